@@ -1,0 +1,1 @@
+"""The evaluation lab: tasks with checkable answers, candidate pools and reports."""
