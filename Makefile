@@ -1,0 +1,48 @@
+# Every target sets up what it needs, from a bare clone: a virtual environment with pinned versions.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint docs examples models bench setup clean
+
+demo: $(VENV)/.core ## the main job: methods compared at equal compute on the bundled models
+	$(BIN)/ramify demo
+
+test: $(VENV)/.dev ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## style, types and floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs ## the site, in site/
+	$(BIN)/mkdocs build --strict --quiet
+
+examples: $(VENV)/.core ## each script of examples/
+	for example in examples/*.py; do echo "== $$example"; $(BIN)/python $$example || exit 1; done
+
+models: $(VENV)/.dev ## train the bundled models anew (hours; resumes where it stopped)
+	$(BIN)/python -m training
+
+bench: $(VENV)/.dev $(VENV)/.bench ## speed, side by side with peers
+	$(BIN)/python -m benchmarks
+
+setup: $(VENV)/.dev $(VENV)/.docs ## everything a developer needs
+
+$(VENV)/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ramify needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(PIP) -e '.[$*]'
+	touch $@ $(VENV)/.core
+
+clean: ## the environment and everything that was built
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
