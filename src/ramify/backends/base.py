@@ -1,0 +1,198 @@
+"""The `Backend` protocol: what an inference-time method may ask of whatever holds the model.
+
+A backend states its capabilities; a strategy states what it needs; a mismatch is an error before the first token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ramify.errors import CapabilityError
+from ramify.randomness import BranchKey
+from ramify.sampling import Prompt, SamplingParams, TokenIds
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Capability(StrEnum):
+    """What a backend can do."""
+
+    FORK = "fork"  # branches share the computed prefix
+    PROMPT_SCORING = "prompt_scoring"  # log-probabilities of given tokens
+    LOGPROBS = "logprobs"  # log-probabilities of drawn tokens
+    CONTINUE = "continue"  # go on from a prefix that ends inside the answer
+    CANCEL = "cancel"  # a dropped branch stops costing at once
+    SEED = "seed"  # draws repeat under a seed
+    N = "n"  # several continuations in one call
+    TOKENS = "tokens"  # nodes carry token ids
+    REWARD = "reward"  # process rewards of nodes
+
+
+@dataclass(slots=True)
+class Usage:
+    """A count of the tokens a backend ran: its own total, and one meter per tree so that every ledger is exact."""
+
+    prompt: int = 0
+    prompt_cached: int = 0
+    generated: int = 0
+    verifier: int = 0
+    probe: int = 0
+    calls: int = 0
+
+    def add(self, other: Usage) -> None:
+        """Add another count to this one."""
+        for name in ("prompt", "prompt_cached", "generated", "verifier", "probe", "calls"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A partial or finished answer: immutable; a search tree is made of these.
+
+    Attributes:
+        key: names the branch; its draws depend on it and on nothing else.
+        parent: the node it continues; None for a root.
+        tokens: ids drawn since the root's prompt (all of them, ancestors' included). Empty for a root.
+        text: the answer so far as text (ancestors' included, prompt excluded).
+        prompt_tokens: ids of the prompt (shared by all nodes of a tree; empty where a backend has no ids).
+        token_logprobs: log-probabilities of `tokens` if they were asked for along the whole path, else None.
+        finish_reason: None while it can go on ("open"); "stop" (end of sequence or a stop of the caller's params that is
+            not a step's end), "length" (token limit, the answer is cut), "abort".
+        step_end: it stopped at a step's end and can go on.
+        num_new_tokens: how many of `tokens` its own extension drew.
+        usage: the meter of its tree: the backend adds every token it runs for a node of the tree to this and to its own
+            total, those of cancelled continuations too. Children inherit it.
+        handle: the backend's own business.
+    """
+
+    key: BranchKey
+    parent: Node | None = None
+    tokens: TokenIds = ()
+    text: str = ""
+    prompt_tokens: TokenIds = ()
+    token_logprobs: tuple[float, ...] | None = None
+    finish_reason: str | None = None
+    step_end: bool = False
+    num_new_tokens: int = 0
+    usage: Usage | None = field(default=None, repr=False)
+    handle: Any = field(default=None, repr=False)
+
+    @property
+    def open(self) -> bool:
+        """Whether it can be extended."""
+        return self.finish_reason is None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens drawn since the prompt, also where a backend has no ids."""
+        if self.tokens or self.parent is None:
+            return len(self.tokens)
+        return self.parent.num_tokens + self.num_new_tokens
+
+    @property
+    def cum_logprob(self) -> float | None:
+        """Sum of the tokens' log-probabilities, where they are known."""
+        return None if self.token_logprobs is None else float(sum(self.token_logprobs))
+
+    @property
+    def depth(self) -> int:
+        """Number of extensions from the root."""
+        return 0 if self.parent is None else self.parent.depth + 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepScores:
+    """Scores of the steps of one answer, each in [0, 1].
+
+    Attributes:
+        scores: one a step, in order; a reward model's probability that the answer is right so far.
+        num_tokens: tokens charged to the verifier's purse for this node: a function of the nodes scored so far in its
+            tree and never of what a cache happens to hold, or a budget would end a run differently from time to time.
+    """
+
+    scores: tuple[float, ...]
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """How a backend recognises the end of a step while it generates.
+
+    Attributes:
+        stop: strings that end a step; they stay in the step's text.
+        stop_token_ids: ids that end a step; they stay too.
+        max_tokens: a step ends after this many tokens at the latest.
+    """
+
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    max_tokens: int | None = None
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One protocol for every place a model may live."""
+
+    capabilities: frozenset[Capability]
+    usage: Usage
+    max_model_len: int  # tokens of prompt and answer together
+
+    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
+        """The root of a tree over `prompt` (chat template applied where there is one). Runs nothing yet.
+
+        `usage` is the meter that the tree's nodes carry; a fresh one if not given.
+
+        Raises:
+            PromptTooLongError, RequestError: the prompt cannot be served.
+        """
+        ...
+
+    def extend(
+        self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
+    ) -> AsyncIterator[Node]:
+        """Draw `n` continuations of an open node; yields each as it finishes.
+
+        Continuation i draws with ``node.key.child(first_child + i)``: a second call on the same node names the branches
+        it adds. (The contract's `first_child` is the caller's, so that a backend needs no state for it.)
+        ``params.max_tokens`` limits the continuation, not the path; ``params.logprobs`` asks for `token_logprobs`.
+        With `step_end`, a continuation that reaches a step's end is yielded open, with `step_end` set. Closing the
+        iterator cancels what still runs; once it is closed, the meters no longer change on its account.
+        """
+        ...
+
+    async def logprobs(self, node: Node, continuations: Sequence[TokenIds]) -> list[FloatArray]:
+        """Log-probabilities of given continuations of `node`, one array a continuation."""
+        ...
+
+    async def reward(self, nodes: Sequence[Node], model: str) -> list[StepScores]:
+        """Process rewards of `nodes` under the reward model `model`: one score a step so far."""
+        ...
+
+    def release(self, nodes: Iterable[Node]) -> None:
+        """The nodes will not be extended again: stop what runs below them and free their memory in the same step."""
+        ...
+
+    def encode(self, text: str) -> TokenIds:
+        """Token ids of a text; raises `CapabilityError` where the backend has none."""
+        ...
+
+
+def require(backend: Backend, needed: Collection[Capability], by: str) -> None:
+    """Check capabilities before the first token.
+
+    Raises:
+        CapabilityError: names what is missing and what to change.
+    """
+    missing = sorted(set(needed) - backend.capabilities)
+    if missing:
+        names = ", ".join(missing)
+        raise CapabilityError(
+            f"{by} needs {names}, which {type(backend).__name__} does not offer: "
+            f"use the local engine (LLM(...)) or a method whose `ramify techniques` row does not list {names}"
+        )

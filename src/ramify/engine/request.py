@@ -1,0 +1,129 @@
+"""What crosses the engine's border: requests in, step outputs out. Token ids only; no text, no strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ramify.errors import RamifyError
+from ramify.randomness import BranchKey
+from ramify.sampling import SamplingParams, TokenIds
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Log-probabilities at one position, natural logarithm.
+
+    Attributes:
+        token: id of the token that stands there.
+        logprob: its log-probability under the model's own distribution.
+        rank: 1 for the most likely token.
+        top: the most likely ids and their log-probabilities, best first (as many as were asked for).
+    """
+
+    token: int
+    logprob: float
+    rank: int
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One sequence to run (or `params.n` forks of one prompt).
+
+    Attributes:
+        prompt_ids: token ids, at least one.
+        params: how to draw; stop strings are matched by whoever holds the text (see `text.stop`), not by the core.
+        key: names the branch; the i-th of n continuations draws with ``key.child(i)``.
+        first_child: index of the first continuation: 4 more branches of a node that has 4 start at 4.
+        program: groups the sequences of one problem for policies.
+        priority: lower runs first under the priority policy.
+        cache_salt: tenants with different salts never share cached prefixes.
+        keep: finished sequences are parked with their KV (for a later `extend` or `fork`) until dropped.
+        score_positions, score_token_ids: read the logits of these ids at these prompt positions (process rewards).
+        prompt_logprobs_start: first prompt position whose log-probability is wanted with `params.prompt_logprobs`.
+    """
+
+    prompt_ids: TokenIds
+    params: SamplingParams
+    key: BranchKey
+    first_child: int = 0
+    program: str = ""
+    priority: int = 0
+    cache_salt: str = ""
+    keep: bool = False
+    score_positions: tuple[int, ...] = ()
+    score_token_ids: tuple[int, ...] = ()
+    prompt_logprobs_start: int = 0
+
+
+@dataclass(slots=True)
+class SequenceOutput:
+    """What one step brought for one sequence.
+
+    Attributes:
+        sequence_id: as returned by `EngineCore.add`, `fork` or `extend`.
+        new_token_ids: drawn in this step (one at most without speculation).
+        new_logprobs: one entry a new token if asked for.
+        finish_reason: set in the step in which the sequence finishes (a kept one is parked then).
+        stop_token: the end-of-sequence or stop id that ended it, if one did (it is among the sequence's tokens).
+        prompt_logprobs: set once, when the prompt is done; None for the first token, which nothing predicts.
+        scores: [len(score_positions), len(score_token_ids)] float32 logits, set once, if asked for.
+        num_cached_tokens: prompt tokens that came from the prefix cache; set with the first output.
+        error: why it failed, with finish_reason "error"; the other requests go on.
+    """
+
+    sequence_id: int
+    new_token_ids: list[int] = field(default_factory=list)
+    new_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    stop_token: int | None = None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    scores: npt.NDArray[np.float32] | None = None
+    num_cached_tokens: int = 0
+    error: RamifyError | None = None
+
+
+@dataclass(slots=True)
+class StepOutput:
+    """All that one step brought.
+
+    Attributes:
+        outputs: one entry a sequence that has news.
+        num_rows: rows of the flat batch.
+        timings_s: seconds by phase: schedule, build, forward, sample, commit.
+        blocks_used, blocks_total: state of the KV pool after the step (cached, unreferenced blocks count as free).
+    """
+
+    outputs: list[SequenceOutput] = field(default_factory=list)
+    num_rows: int = 0
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    blocks_used: int = 0
+    blocks_total: int = 0
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Tokens the engine has run since it was made; the ledgers of all results add up to these.
+
+    Attributes:
+        prompt: prompt tokens of admitted sequences, cached ones included.
+        prompt_cached: of these, the tokens whose KV came from the prefix cache or from a fork.
+        generated: tokens drawn.
+        recomputed: tokens run a second time after a preemption (work, but nobody's charge).
+        preemptions: how often a sequence lost its blocks to another.
+        steps: forward passes.
+    """
+
+    prompt: int = 0
+    prompt_cached: int = 0
+    generated: int = 0
+    recomputed: int = 0
+    preemptions: int = 0
+    steps: int = 0

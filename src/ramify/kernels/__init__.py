@@ -1,0 +1,1 @@
+"""Operators: each with a plain torch reference."""

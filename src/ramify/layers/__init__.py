@@ -1,0 +1,1 @@
+"""The parts of a decoder: linear maps, norms, rotary positions, attention, MLP."""

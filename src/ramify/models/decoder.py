@@ -1,0 +1,153 @@
+"""The generic decoder that serves every family: pre-norm blocks of attention and a gated MLP over a flat ragged batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from ramify.kv.cache import KVCache
+from ramify.layers.attention import Attention
+from ramify.layers.inputs import BatchInputs
+from ramify.layers.linear import Linear
+from ramify.layers.mlp import GatedMLP
+from ramify.layers.norm import RMSNorm
+from ramify.layers.rotary import RotaryTable
+from ramify.models.checkpoint import Checkpoint
+from ramify.models.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    attention_norm: RMSNorm
+    attention: Attention
+    mlp_norm: RMSNorm
+    mlp: GatedMLP
+
+    def __call__(
+        self, x: torch.Tensor, inputs: BatchInputs, rotary: tuple[torch.Tensor, torch.Tensor], cache: KVCache
+    ) -> torch.Tensor:
+        """[T, hidden] -> [T, hidden]."""
+        x = x + self.attention(self.attention_norm(x), inputs, rotary, cache)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Decoder:
+    """A decoder-only language model.
+
+    Args:
+        config: its shape.
+        embedding: [vocabulary, hidden].
+        layers: from the bottom up.
+        norm: the last norm.
+        head: hidden -> vocabulary (the embedding's weight if tied).
+        rotary: positions up to the context's end.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        embedding: torch.Tensor,
+        layers: list[DecoderLayer],
+        norm: RMSNorm,
+        head: Linear,
+        rotary: RotaryTable,
+    ) -> None:
+        self.config = config
+        self.embedding = embedding
+        self.layers = layers
+        self.norm = norm
+        self.head = head
+        self.rotary = rotary
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of the activations between layers."""
+        return self.embedding.dtype
+
+    def forward(self, inputs: BatchInputs, cache: KVCache) -> torch.Tensor:
+        """Run a batch; writes its keys and values into `cache`. Returns [T, hidden], before the last norm."""
+        x = functional.embedding(inputs.token_ids, self.embedding)
+        rotary = self.rotary.at(inputs.positions, x.dtype)
+        for layer in self.layers:
+            x = layer(x, inputs, rotary, cache)
+        return x
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[R, hidden] from `forward` -> [R, vocabulary] float32."""
+        return self.head(self.norm(hidden)).float()
+
+
+def load_decoder(
+    config: ModelConfig, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, max_model_len: int
+) -> Decoder:
+    """Build the decoder from a checkpoint.
+
+    Raises:
+        CheckpointError: a tensor is missing or misshapen.
+    """
+    loader = _Loader(config, checkpoint, dtype, device)
+    embedding = loader.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+    head = embedding
+    if not config.tie_word_embeddings:
+        head = loader.tensor("lm_head.weight", config.vocab_size, config.hidden_size)
+    rope = config.rope
+    table = RotaryTable(rope.inverse_frequencies(config.head_dim), rope.attention_scaling, max_model_len, device)
+    layers = [loader.layer(index) for index in range(config.num_layers)]
+    norm = loader.norm("model.norm.weight", config.hidden_size)
+    return Decoder(config, embedding, layers, norm, Linear(head), table)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    config: ModelConfig
+    checkpoint: Checkpoint
+    dtype: torch.dtype
+    device: torch.device
+
+    def tensor(self, name: str, *shape: int) -> torch.Tensor:
+        return self.checkpoint.tensor(name, shape, self.dtype, self.device)
+
+    def norm(self, name: str, size: int) -> RMSNorm:
+        return RMSNorm(self.tensor(name, size), self.config.rms_norm_eps)
+
+    def fused(self, prefix: str, names: tuple[str, ...], widths: tuple[int, ...], inputs: int, bias: bool) -> Linear:
+        """Several projections of one input as one product."""
+        weights = [self.tensor(f"{prefix}{n}.weight", w, inputs) for n, w in zip(names, widths, strict=True)]
+        biases = [self.tensor(f"{prefix}{n}.bias", w) for n, w in zip(names, widths, strict=True)] if bias else None
+        joined = weights[0] if len(weights) == 1 else torch.cat(weights)
+        return Linear(joined, None if biases is None else torch.cat(biases))
+
+    def layer(self, index: int) -> DecoderLayer:
+        config, prefix = self.config, f"model.layers.{index}."
+        hidden, middle = config.hidden_size, config.intermediate_size
+        query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        attention, mlp = prefix + "self_attn.", prefix + "mlp."
+        qkv_names = ("q_proj", "k_proj", "v_proj")
+        return DecoderLayer(
+            attention_norm=self.norm(prefix + "input_layernorm.weight", hidden),
+            attention=Attention(
+                qkv=self.fused(attention, qkv_names, (query, kv, kv), hidden, config.qkv_bias),
+                output=self.fused(attention, ("o_proj",), (hidden,), query, config.output_bias),
+                num_heads=config.num_heads,
+                num_kv_heads=config.num_kv_heads,
+                head_dim=config.head_dim,
+                layer=index,
+                window=config.windows[index],
+                query_norm=self.norm(attention + "q_norm.weight", config.head_dim) if config.qk_norm else None,
+                key_norm=self.norm(attention + "k_norm.weight", config.head_dim) if config.qk_norm else None,
+            ),
+            mlp_norm=self.norm(prefix + "post_attention_layernorm.weight", hidden),
+            mlp=GatedMLP(
+                self.fused(mlp, ("gate_proj", "up_proj"), (middle, middle), hidden, config.mlp_bias),
+                self.fused(mlp, ("down_proj",), (hidden,), middle, config.mlp_bias),
+            ),
+        )
