@@ -1,0 +1,283 @@
+"""`ModelConfig`: what a checkpoint's `config.json` says, read by ramify itself, checked before any weight is read.
+
+An option that would change the model's answers is either honoured or refused by name; none is skipped. Code that a
+checkpoint brings along (`auto_map`) is never run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ramify.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+from ramify.models.registry import ModelFamily, family_of
+from ramify.models.rope import RopeConfig, parse_rope
+
+CONFIG_FILE = "config.json"
+GENERATION_CONFIG_FILE = "generation_config.json"
+DTYPES = ("float32", "bfloat16", "float16")
+_COMMON_DEFAULTS: Mapping[str, Any] = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "hidden_act": "silu"}
+# Options of related architectures that some checkpoints carry under a supported name, and their values without effect.
+_HARMLESS: Mapping[str, tuple[Any, ...]] = {
+    "quantization_config": (None, {}),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
+    "embedding_multiplier": (None, 1, 1.0),
+    "residual_multiplier": (None, 1, 1.0),
+    "logits_scaling": (None, 1, 1.0),
+    "logit_scale": (None, 1, 1.0),
+    "attention_multiplier": (None,),
+    "use_mrope": (None, False),
+    "dual_chunk_attention_config": (None,),
+    "no_rope_layers": (None, []),
+    "is_causal": (None, True),
+    "add_cross_attention": (None, False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RewardHead:
+    """How a causal model scores steps: the logits of two tokens, read at the token that ends each step.
+
+    Attributes:
+        step_token: text of the token that ends a step.
+        good_token, bad_token: the softmax of these two tokens' logits gives the step's probability of being good.
+    """
+
+    step_token: str
+    good_token: str
+    bad_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Shape and options of a decoder-only model.
+
+    Attributes:
+        architecture: e.g. "LlamaForCausalLM".
+        vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim: sizes.
+            `num_heads * head_dim` need not be `hidden_size`.
+        rms_norm_eps: added to the mean square in every norm.
+        rope: rotary embedding.
+        max_position_embeddings: the longest context, tokens.
+        windows: one entry a layer: how many latest positions (its own included) a query sees; None is all.
+        qkv_bias, output_bias, mlp_bias: which projections carry biases (q, k, v; o; gate, up, down).
+        qk_norm: RMSNorm over each head's query and key.
+        tie_word_embeddings: the output embedding is the input embedding, unless the checkpoint holds its own.
+        bos_token_id: id that starts a text, if the model has one.
+        eos_token_ids: ids that end a text (`generation_config.json` first, then `config.json`).
+        dtype: number format that the checkpoint names, e.g. "bfloat16"; None if it names none.
+        reward: set for a process reward model.
+    """
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope: RopeConfig
+    max_position_embeddings: int
+    windows: tuple[int | None, ...]
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    tie_word_embeddings: bool = False
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    dtype: str | None = None
+    reward: RewardHead | None = None
+
+    @property
+    def max_model_len(self) -> int:
+        """The longest context, tokens: prompt and output together."""
+        return self.max_position_embeddings
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """Read `config.json` (and `generation_config.json` if there) of a checkpoint's folder.
+
+    Raises:
+        ModelNotFoundError: there is no `config.json`.
+        UnsupportedModelError: the architecture, or an option of it, is not one that ramify runs.
+        CheckpointError: a file is no JSON object, or a value in it cannot be right.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelNotFoundError(f"{folder} has no {CONFIG_FILE}: it is not a Hugging Face checkpoint folder")
+    generation = folder / GENERATION_CONFIG_FILE
+    return parse_config(read_json(folder / CONFIG_FILE), read_json(generation) if generation.is_file() else {})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; `CheckpointError` if it is anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}): fetch the file again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; it must be a JSON object")
+    return content
+
+
+def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = None) -> ModelConfig:
+    """Turn the content of `config.json` into a `ModelConfig`; raises as `load_config` does."""
+    architectures = raw.get("architectures") or ()
+    if isinstance(architectures, str) or not all(isinstance(name, str) for name in architectures):
+        raise CheckpointError(f"config.json: architectures={architectures!r}; it must be a list of names")
+    family = family_of(tuple(architectures))
+    raw = {**_COMMON_DEFAULTS, **family.defaults, **raw}
+    _refuse_what_is_not_run(family.architecture, raw)
+    hidden_size, num_heads = _size(raw, "hidden_size"), _size(raw, "num_attention_heads")
+    num_kv_heads = num_heads if raw.get("num_key_value_heads") is None else _size(raw, "num_key_value_heads")
+    num_layers, context = _size(raw, "num_hidden_layers"), _size(raw, "max_position_embeddings")
+    optional_bias = family.attention_bias == "option" and _flag(raw, "attention_bias")
+    return ModelConfig(
+        architecture=family.architecture,
+        vocab_size=_size(raw, "vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=_size(raw, "intermediate_size"),
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=_grouped(num_heads, num_kv_heads),
+        head_dim=_head_dim(raw, hidden_size, num_heads),
+        rms_norm_eps=_positive(raw, "rms_norm_eps"),
+        rope=parse_rope(raw, context),
+        max_position_embeddings=context,
+        windows=_windows(family, raw, num_layers),
+        qkv_bias=optional_bias or family.attention_bias == "qkv",
+        output_bias=optional_bias,
+        mlp_bias=family.mlp_bias_option and _flag(raw, "mlp_bias"),
+        qk_norm=family.qk_norm,
+        tie_word_embeddings=_flag(raw, "tie_word_embeddings"),
+        bos_token_id=next(iter(_token_ids("bos_token_id", generation or {}, raw)), None),
+        eos_token_ids=_token_ids("eos_token_id", generation or {}, raw),
+        dtype=_dtype(raw),
+        reward=_reward(raw),
+    )
+
+
+def _refuse_what_is_not_run(architecture: str, raw: Mapping[str, Any]) -> None:
+    activation = raw.get("hidden_act") or raw.get("hidden_activation")
+    if activation not in ("silu", "swish"):
+        raise UnsupportedModelError(f"hidden_act={activation!r} is not supported; ramify's MLP is gated SiLU")
+    for key, harmless in _HARMLESS.items():
+        if key in raw and raw[key] not in harmless:
+            hint = "use the unquantised checkpoint" if key == "quantization_config" else "it would change the answers"
+            value = raw[key].get("quant_method", "...") if key == "quantization_config" else raw[key]
+            raise UnsupportedModelError(f"{architecture} with {key}={value!r} is not supported: {hint}")
+    own_code = [key for key in raw.get("auto_map") or () if key.startswith("AutoModel")]
+    if own_code:
+        raise UnsupportedModelError(
+            f"the checkpoint brings its own model code (auto_map: {', '.join(own_code)}), which ramify never runs; "
+            "if the code is the plain architecture, remove auto_map from config.json"
+        )
+
+
+def _windows(family: ModelFamily, raw: Mapping[str, Any], num_layers: int) -> tuple[int | None, ...]:
+    """The sliding window of each layer (arXiv:2310.06825)."""
+    kinds = raw.get("layer_types")
+    if kinds is not None and (not isinstance(kinds, list) or len(kinds) != num_layers):
+        raise CheckpointError(f"config.json: layer_types={kinds!r}; it must name each of {num_layers} layers' kind")
+    unknown = set(kinds or ()) - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise UnsupportedModelError(f"layer_types {', '.join(map(repr, sorted(unknown)))} are not supported")
+    has_window = raw.get("sliding_window") is not None and family.windows != "never"
+    if family.windows == "by layer":
+        has_window = has_window and _flag(raw, "use_sliding_window")
+        if kinds is None and has_window:
+            full_layers = _size(raw, "max_window_layers", least=0)
+            kinds = ["full_attention" if index < full_layers else "sliding_attention" for index in range(num_layers)]
+        sliding = [kind == "sliding_attention" for kind in kinds or ()]
+    else:
+        sliding = [has_window] * num_layers
+        if kinds is not None and sliding != [kind == "sliding_attention" for kind in kinds]:
+            raise UnsupportedModelError(f"{family.architecture} with layer_types={kinds} is not supported")
+    if not any(sliding) or not has_window:
+        return (None,) * num_layers
+    window = _size(raw, "sliding_window")
+    return tuple(window if slides else None for slides in sliding)
+
+
+def _head_dim(raw: Mapping[str, Any], hidden_size: int, num_heads: int) -> int:
+    if raw.get("head_dim") is None and hidden_size % num_heads:
+        raise CheckpointError(
+            f"config.json: hidden_size={hidden_size} is not a multiple of num_attention_heads={num_heads}, "
+            "and head_dim is not given"
+        )
+    head_dim = hidden_size // num_heads if raw.get("head_dim") is None else _size(raw, "head_dim")
+    if head_dim % 2:
+        raise UnsupportedModelError(f"head_dim={head_dim} is odd; rotary embeddings turn pairs")
+    return head_dim
+
+
+def _grouped(num_heads: int, num_kv_heads: int) -> int:
+    if num_heads % num_kv_heads:
+        raise CheckpointError(
+            f"config.json: num_attention_heads={num_heads} is not a multiple of num_key_value_heads={num_kv_heads}"
+        )
+    return num_kv_heads
+
+
+def _dtype(raw: Mapping[str, Any]) -> str | None:
+    name = raw.get("dtype") or raw.get("torch_dtype")
+    if name is None or name == "auto":
+        return None
+    if name not in DTYPES:
+        raise UnsupportedModelError(f"config.json: dtype={name!r} is not supported; ramify loads {', '.join(DTYPES)}")
+    return str(name)
+
+
+def _reward(raw: Mapping[str, Any]) -> RewardHead | None:
+    given = raw.get("ramify")
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or given.get("kind") != "prm":
+        raise UnsupportedModelError(f'config.json: "ramify" is {given!r}; the one known form is {{"kind": "prm", ...}}')
+    tokens = {name: given.get(name) for name in ("step_token", "good_token", "bad_token")}
+    for name, value in tokens.items():
+        if not isinstance(value, str) or not value:
+            raise CheckpointError(f'config.json: "ramify" names no {name}; a process reward model needs one')
+    return RewardHead(**{name: str(value) for name, value in tokens.items()})
+
+
+def _token_ids(key: str, *sources: Mapping[str, Any]) -> tuple[int, ...]:
+    for source in sources:
+        given = source.get(key)
+        if given is None:
+            continue
+        ids = given if isinstance(given, list) else [given]
+        if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+            raise CheckpointError(f"config.json or generation_config.json: {key}={given!r}; it must be one or more ids")
+        return tuple(dict.fromkeys(ids))
+    return ()
+
+
+def _size(raw: Mapping[str, Any], key: str, least: int = 1) -> int:
+    value = raw.get(key)
+    if value is None:
+        raise CheckpointError(f"config.json: {key} is missing")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise CheckpointError(f"config.json: {key}={value!r}; it must be an integer of {least} or more")
+    return value
+
+
+def _positive(raw: Mapping[str, Any], key: str) -> float:
+    value = raw.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise CheckpointError(f"config.json: {key}={value!r}; it must be a positive number")
+    return float(value)
+
+
+def _flag(raw: Mapping[str, Any], key: str) -> bool:
+    value = raw.get(key, False)
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(f"config.json: {key}={value!r}; it must be true or false")
+    return bool(value)

@@ -1,0 +1,91 @@
+"""From a model's name to the folder of its files: bundled, local, or from the Hugging Face hub, in that order."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import resources
+from pathlib import Path
+
+from ramify.errors import ModelNotFoundError
+from ramify.models.config import CONFIG_FILE
+
+BUNDLED = ("nano", "nano-drafter", "nano-prm")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# What a checkpoint is made of; pickled weights and code are never fetched.
+WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
+
+
+def resolve_model(name: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The local folder of a model.
+
+    Args:
+        name: a bundled model ("nano", "nano-drafter", "nano-prm"), a folder, or a hub id ``organisation/model``.
+        revision: branch, tag or commit of a hub model.
+
+    Raises:
+        ModelNotFoundError: says where it was looked for and what to do.
+    """
+    text = os.fspath(name)
+    if text in BUNDLED:
+        return _bundled(text)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file():
+            raise ModelNotFoundError(f"{folder} is a folder without {CONFIG_FILE}: give a checkpoint's folder")
+        return folder
+    if folder.is_file():
+        raise ModelNotFoundError(f"{folder} is a file: give the folder that holds config.json and the weights")
+    if isinstance(name, os.PathLike) or not _is_hub_id(text):
+        raise ModelNotFoundError(
+            f"no model {text!r}: it is no bundled model ({', '.join(BUNDLED)}) and no such folder exists; "
+            "give an existing folder or a hub id such as Qwen/Qwen2.5-0.5B-Instruct"
+        )
+    return _from_hub(text, revision)
+
+
+def _bundled(name: str) -> Path:
+    folder = Path(str(resources.files("ramify.models"))) / "bundled" / name
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelNotFoundError(
+            f"the bundled model {name!r} is not in this installation ({folder}): install ramify anew"
+        )
+    return folder
+
+
+def _is_hub_id(text: str) -> bool:
+    """Whether a name can be a hub id; ``./x``, ``../x``, ``/x``, ``~/x`` and deeper paths are paths."""
+    return HUB_ID.fullmatch(text) is not None and not text.startswith((".", "~")) and ".." not in text
+
+
+def _from_hub(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    named = repository if revision is None else f"{repository} at revision {revision}"
+    tried = f"no folder {repository!r} exists, and from the Hugging Face hub"
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(WANTED_FILES)))
+    except GatedRepoError as error:
+        raise ModelNotFoundError(f"{named} is gated: accept its terms on its page, then `hf auth login`") from error
+    except RevisionNotFoundError as error:
+        raise ModelNotFoundError(f"{repository} has no revision {revision!r}: name a branch, tag or commit") from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{tried} {named} is not to be had: check the spelling, or log in with `hf auth login` if it is private"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelNotFoundError(
+            f"{tried} {named} could not be fetched ({type(error).__name__}: {_first_line(error)}): go online and try "
+            "again, or fetch it elsewhere with `hf download` and give the folder"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or "no detail").splitlines()[0]

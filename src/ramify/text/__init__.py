@@ -1,0 +1,1 @@
+"""The text floor: tokenizers, chat templates, incremental detokenising, stop strings."""
