@@ -80,7 +80,7 @@ class Node:
     finish_reason: str | None = None
     step_end: bool = False
     num_new_tokens: int = 0
-    usage: Usage | None = field(default=None, repr=False)
+    usage: Usage = field(default_factory=Usage, repr=False)
     handle: Any = field(default=None, repr=False)
 
     @property

@@ -1,0 +1,21 @@
+"""Answer extraction and equivalence, rule checks and reward models."""
+
+from ramify.scoring.equivalence import Equivalence, KeyedBy, MarkedAnswer, NumberAnswer
+from ramify.scoring.logprob import MeanLogprob
+from ramify.scoring.prm import ProcessReward
+from ramify.scoring.problem import Problem
+from ramify.scoring.rules import RuleCheck
+from ramify.scoring.scorers import ScoreBatch, Scorer
+
+__all__ = [
+    "Equivalence",
+    "KeyedBy",
+    "MarkedAnswer",
+    "MeanLogprob",
+    "NumberAnswer",
+    "ProcessReward",
+    "Problem",
+    "RuleCheck",
+    "ScoreBatch",
+    "Scorer",
+]

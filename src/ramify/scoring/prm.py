@@ -1,0 +1,86 @@
+"""Process reward: a model scores each step so far, and one aggregation makes a number of them.
+
+Let's Verify Step by Step (arXiv:2305.20050) takes the product, Math-Shepherd (arXiv:2312.08935) the minimum; the last
+step's score is what search uses (arXiv:2408.03314).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ramify.backends.base import Backend, Capability, Node, StepScores
+from ramify.errors import ScorerError
+from ramify.registry import register
+from ramify.scoring.problem import Problem
+from ramify.scoring.scorers import ScoreBatch
+
+Aggregation = Literal["last", "min", "prod", "mean"]
+FRAMING_TOKENS = 8  # room in the reservation for what a reward model puts round the answer, e.g. an end-of-sequence token
+
+
+@register(
+    "prm",
+    kind="scorer",
+    trade="approximate",
+    needs=(Capability.REWARD, "second model"),
+    paper="arXiv:2305.20050",
+    page="techniques/scorers.md",
+)
+@dataclass(frozen=True, slots=True)
+class ProcessReward:
+    """A process reward model's probability that the answer is right so far, from 0 to 1.
+
+    Attributes:
+        model: the reward model, by the name under which the backend serves it.
+        agg: how the steps' scores become one: the last, the least, the product or the mean.
+    """
+
+    model: str = "nano-prm"
+    agg: Aggregation = "last"
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        """Process rewards."""
+        return frozenset({Capability.REWARD})
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """From 0 to 1."""
+        return (0.0, 1.0)
+
+    def cost(self, prompt_tokens: int, tokens: int) -> int:
+        """The whole text once."""
+        return prompt_tokens + tokens + FRAMING_TOKENS
+
+    async def score(self, nodes: Sequence[Node], problem: Problem, backend: Backend) -> ScoreBatch:
+        """One reward a node. Raises `ScorerError` for a node in which the model found no step."""
+        rewards = await backend.reward(nodes, self.model)
+        if len(rewards) != len(nodes):
+            raise ScorerError(f"reward model {self.model!r} answered for {len(rewards)} of {len(nodes)} nodes")
+        values = np.array([aggregate(reward, self.agg) for reward in rewards])
+        return ScoreBatch(values, sum(reward.num_tokens for reward in rewards))
+
+
+def aggregate(reward: StepScores, agg: Aggregation) -> float:
+    """One number from the scores of an answer's steps.
+
+    Raises:
+        ScorerError: there are none, or `agg` is unknown.
+    """
+    scores = np.asarray(reward.scores, dtype=np.float64)
+    if scores.size == 0:
+        raise ScorerError("the reward model found no step to score: check the step marks it was trained on")
+    match agg:
+        case "last":
+            return float(scores[-1])
+        case "min":
+            return float(scores.min())
+        case "prod":
+            return float(scores.prod())
+        case "mean":
+            return float(scores.mean())
+    raise ScorerError(f"unknown aggregation {agg!r}: choose from last, min, prod, mean")

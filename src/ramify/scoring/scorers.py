@@ -1,0 +1,75 @@
+"""The `Scorer` contract: nodes in, one number each out, in a declared range. A failure raises and is never a score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from ramify.backends.base import Backend, Capability, FloatArray, Node
+from ramify.errors import BudgetExhausted, CapabilityError, ScorerError
+from ramify.scoring.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBatch:
+    """Scores of some nodes.
+
+    Attributes:
+        values: [nodes] float64, each in the scorer's range.
+        num_tokens: tokens the scorer ran, charged to the verifier's purse.
+    """
+
+    values: FloatArray
+    num_tokens: int = 0
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Says how good partial or finished answers are; higher is better."""
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        """Capabilities of the backend it works with."""
+        ...
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest score, both possible."""
+        ...
+
+    def cost(self, prompt_tokens: int, tokens: int) -> int:
+        """Upper bound of the tokens it runs for one node: reserved before the node is drawn. Grows with both numbers."""
+        ...
+
+    async def score(self, nodes: Sequence[Node], problem: Problem, backend: Backend) -> ScoreBatch:
+        """Score the nodes. Raises `ScorerError` when it cannot."""
+        ...
+
+
+async def checked_scores(scorer: Scorer, nodes: Sequence[Node], problem: Problem, backend: Backend) -> ScoreBatch:
+    """Run a scorer and hold it to its contract.
+
+    Raises:
+        ScorerError: it failed, or gave a wrong number of scores, NaN, or a score outside its range.
+    """
+    name = type(scorer).__name__
+    try:
+        batch = await scorer.score(nodes, problem, backend)
+    except (ScorerError, BudgetExhausted, CapabilityError):
+        raise
+    except Exception as error:
+        raise ScorerError(f"{name} failed on problem {problem.id!r}: {type(error).__name__}: {error}") from error
+    values = np.asarray(batch.values, dtype=np.float64)
+    if values.shape != (len(nodes),):
+        raise ScorerError(f"{name} gave scores of shape {values.shape} for {len(nodes)} nodes: it must give one each")
+    low, high = scorer.range
+    wrong = np.flatnonzero(~((values >= low) & (values <= high)))  # NaN fails both comparisons
+    if wrong.size:
+        raise ScorerError(
+            f"{name} scored node {wrong[0]} of problem {problem.id!r} with {values[wrong[0]]}, outside its range "
+            f"[{low}, {high}]: an error must be raised, not scored"
+        )
+    return ScoreBatch(values, batch.num_tokens)
