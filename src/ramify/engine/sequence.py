@@ -38,6 +38,8 @@ class Sequence:
         arrival: order of arrival.
         blocks: the block table.
         digests: names of its full computed blocks, for the prefix cache.
+        num_cached: known tokens whose KV was there when the current run was admitted.
+        fresh: its prompt is not counted yet.
         siblings: sequences that fork from this one when its prompt is done.
         first_needed_row: lowest position whose logits or scores are wanted from the prompt (prefix hits end before it).
     """
@@ -58,6 +60,7 @@ class Sequence:
     num_computed: int = 0
     num_ever_computed: int = 0
     num_cached: int | None = None
+    fresh: bool = True
     blocks: list[int] = field(default_factory=list)
     digests: list[Digest] = field(default_factory=list)
     siblings: list[Sequence] = field(default_factory=list)

@@ -97,12 +97,13 @@ def load_decoder(
     loader = _Loader(config, checkpoint, dtype, device)
     embedding = loader.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
     head = embedding
-    if not config.tie_word_embeddings:
+    if not config.tie_word_embeddings or "lm_head.weight" in checkpoint:
         head = loader.tensor("lm_head.weight", config.vocab_size, config.hidden_size)
     rope = config.rope
     table = RotaryTable(rope.inverse_frequencies(config.head_dim), rope.attention_scaling, max_model_len, device)
     layers = [loader.layer(index) for index in range(config.num_layers)]
     norm = loader.norm("model.norm.weight", config.hidden_size)
+    checkpoint.check_all_used()
     return Decoder(config, embedding, layers, norm, Linear(head), table)
 
 

@@ -1,0 +1,73 @@
+"""What a request must satisfy to be taken on: checked before anything is allocated, with the number that would work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ramify.engine.request import EngineRequest
+from ramify.engine.scheduler import Scheduler
+from ramify.errors import PoolTooSmallError, PromptTooLongError, RequestError
+from ramify.models.config import ModelConfig
+from ramify.sampling import SamplingParams
+
+
+def check_request(request: EngineRequest, model: ModelConfig, max_model_len: int, scheduler: Scheduler) -> None:
+    """Refuse a request that cannot be served.
+
+    Raises:
+        PromptTooLongError: the prompt leaves no room for a token.
+        PoolTooSmallError: prompt and output would not fit the KV pool even alone.
+        RequestError: it is empty, or names ids or positions that do not exist.
+    """
+    length = len(request.prompt_ids)
+    if length == 0:
+        raise RequestError("the prompt is empty: give at least one token (a beginning-of-sequence token will do)")
+    _check_ids("the prompt", request.prompt_ids, model.vocab_size)
+    params = request.params
+    _check_ids("allowed_token_ids", params.allowed_token_ids or (), model.vocab_size)
+    _check_ids("logit_bias", params.logit_bias or (), model.vocab_size)
+    _check_ids("stop_token_ids", params.stop_token_ids, model.vocab_size)
+    _check_ids("score_token_ids", request.score_token_ids, model.vocab_size)
+    for position in request.score_positions:
+        if not 0 <= position < length:
+            raise RequestError(f"score position {position} is outside of the prompt's {length} tokens")
+    if request.score_positions and not request.score_token_ids:
+        raise RequestError("score_positions without score_token_ids: say which ids' logits to read")
+    limits_of(params, length, model, max_model_len, scheduler)
+
+
+def limits_of(
+    params: SamplingParams, length: int, model: ModelConfig, max_model_len: int, scheduler: Scheduler
+) -> tuple[int, frozenset[int]]:
+    """How long a sequence of `length` known tokens may grow, and which ids end it.
+
+    ``max_tokens=None`` means: as far as the context and the KV pool reach.
+
+    Raises:
+        PromptTooLongError, PoolTooSmallError: as for `check_request`.
+    """
+    room_needed = 0 if params.max_tokens == 0 else 1
+    if length + room_needed > max_model_len:
+        raise PromptTooLongError(
+            f"the prompt has {length:,} tokens and the context is {max_model_len:,}: shorten it by "
+            f"{length + room_needed - max_model_len:,}, or load with a larger max_model_len if the model's own context "
+            f"({model.max_model_len:,}) allows"
+        )
+    pool_tokens = scheduler.pool.num_usable * scheduler.block_size
+    wanted = max_model_len if params.max_tokens is None else min(length + params.max_tokens, max_model_len)
+    if params.max_tokens is None and length < pool_tokens:
+        wanted = min(wanted, pool_tokens)
+    if wanted > pool_tokens:
+        raise PoolTooSmallError(
+            f"the request may grow to {wanted:,} tokens ({length:,} of prompt) and the KV pool holds {pool_tokens:,}: "
+            f"use max_tokens={max(0, pool_tokens - length)} or less, or a larger pool "
+            "(num_kv_blocks, gpu_memory_utilization)"
+        )
+    ends = () if params.ignore_eos else model.eos_token_ids
+    return wanted, frozenset((*ends, *params.stop_token_ids))
+
+
+def _check_ids(what: str, ids: Iterable[int], vocab_size: int) -> None:
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            raise RequestError(f"{what} has token id {token}, and the vocabulary has ids 0 to {vocab_size - 1}")

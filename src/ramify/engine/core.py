@@ -1,0 +1,350 @@
+"""`EngineCore`: owns weights, KV and the running batch. One thread drives it; it knows no text and no strategies."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Collection
+
+import numpy as np
+import torch
+
+from ramify.config import EngineConfig
+from ramify.engine.admission import check_request, limits_of
+from ramify.engine.policies import POLICIES
+from ramify.engine.request import EngineCounters, EngineRequest, SequenceOutput, StepOutput
+from ramify.engine.runner import ModelRunner
+from ramify.engine.sampler import Draw, sample, token_logprobs
+from ramify.engine.scheduler import Scheduled, Scheduler
+from ramify.engine.sequence import Sequence, Status
+from ramify.errors import EngineError, RamifyError, RequestError
+from ramify.kv.cache import KVCache
+from ramify.kv.sizing import KVBudget
+from ramify.models.decoder import Decoder
+from ramify.randomness import BranchKey
+from ramify.sampling import SamplingParams, TokenIds
+
+
+class EngineCore:
+    """Runs sequences, many at a time.
+
+    Args:
+        decoder: the model.
+        cache: its keys and values.
+        config: limits.
+        max_model_len: context in tokens.
+        kv_budget: how the cache was sized (for reports).
+    """
+
+    def __init__(
+        self, decoder: Decoder, cache: KVCache, config: EngineConfig, max_model_len: int, kv_budget: KVBudget
+    ) -> None:
+        self.model_config = decoder.config
+        self.config = config
+        self.max_model_len = max_model_len
+        self.kv_budget = kv_budget
+        self.counters = EngineCounters()
+        self.scheduler = Scheduler(
+            kv_budget.num_blocks,
+            config.block_size,
+            config.max_num_seqs,
+            config.max_num_batched_tokens,
+            POLICIES[config.scheduling_policy](),
+            config.enable_prefix_caching,
+        )
+        self._runner = ModelRunner(decoder, cache)
+        self._cache = cache
+        self._sequences: dict[int, Sequence] = {}
+        self._ids = itertools.count()
+        self._arrivals = itertools.count()
+        self._suspects: list[int] = []
+        self._pending: list[SequenceOutput] = []
+
+    # Requests
+
+    def add(self, request: EngineRequest) -> list[int]:
+        """Take a request on.
+
+        Returns:
+            The ids of its ``params.n`` sequences. The first runs the prompt, the others fork from it.
+
+        Raises:
+            RequestError, PromptTooLongError, PoolTooSmallError: it cannot be served; nothing was changed.
+        """
+        check_request(request, self.model_config, self.max_model_len, self.scheduler)
+        sequences = [self._sequence(request, request.first_child + i) for i in range(request.params.n)]
+        leader, siblings = sequences[0], sequences[1:]
+        for sibling in siblings:
+            sibling.status = Status.FORKING
+            sibling.fresh = False
+        leader.siblings = siblings
+        for sequence in sequences:
+            self._sequences[sequence.id] = sequence
+        self.counters.prompt += len(request.prompt_ids)
+        self.scheduler.add(leader)
+        return [sequence.id for sequence in sequences]
+
+    def fork(self, sequence_id: int, key: BranchKey, n: int, first_child: int = 0) -> list[int]:
+        """`n` parked forks of a parked sequence. They share its blocks; nothing is computed.
+
+        Fork i draws with ``key.child(first_child + i)``.
+        """
+        source = self._parked(sequence_id, "fork")
+        ids: list[int] = []
+        for i in range(n):
+            copy = Sequence(
+                id=next(self._ids),
+                key=key.child(first_child + i),
+                params=source.params,
+                tokens=list(source.tokens),
+                num_prompt=source.num_prompt,
+                arrival=source.arrival,
+                stop_ids=source.stop_ids,
+                max_total=source.max_total,
+                program=source.program,
+                priority=source.priority,
+                cache_salt=source.cache_salt,
+                keep=source.keep,
+                fresh=False,
+            )
+            self._sequences[copy.id] = copy
+            self.scheduler.share(source, copy)
+            ids.append(copy.id)
+        return ids
+
+    def extend(self, sequence_id: int, params: SamplingParams, append: TokenIds = ()) -> None:
+        """A parked sequence goes on, after `append` if given. Its next draws continue its own positions.
+
+        Raises:
+            RequestError: it is not parked, or there is no room left in the context.
+        """
+        sequence = self._parked(sequence_id, "extend")
+        length = len(sequence.tokens) + len(append)
+        max_total, stop_ids = limits_of(params, length, self.model_config, self.max_model_len, self.scheduler)
+        sequence.tokens.extend(append)
+        sequence.params = params
+        sequence.num_prompt = length
+        sequence.num_cached = None
+        sequence.max_total, sequence.stop_ids = max_total, stop_ids
+        sequence.arrival = next(self._arrivals)
+        self.counters.prompt += len(append)
+        self.scheduler.add(sequence)
+
+    def finish(self, sequence_id: int, num_tokens: int | None = None) -> None:
+        """End a sequence now (its text met a stop string), cut to `num_tokens` tokens; parked if it is to be kept."""
+        sequence = self._sequences.get(sequence_id)
+        if sequence is None:
+            return
+        if num_tokens is not None and num_tokens < len(sequence.tokens):
+            self.scheduler.truncate(sequence, num_tokens)
+        self._retire(sequence)
+
+    def drop(self, sequence_ids: Collection[int]) -> None:
+        """Forget sequences, running or parked; unknown ids are ignored. Their blocks are free at once."""
+        for sequence_id in sequence_ids:
+            sequence = self._sequences.pop(sequence_id, None)
+            if sequence is not None:
+                self._orphan_siblings(sequence)
+                self.scheduler.remove(sequence)
+
+    def tokens(self, sequence_id: int) -> TokenIds:
+        """All tokens of a living sequence."""
+        return tuple(self._sequences[sequence_id].tokens)
+
+    def has_work(self) -> bool:
+        """Whether `step` would do anything."""
+        return bool(self._pending) or self.scheduler.has_work()
+
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that no sequence holds."""
+        return self.scheduler.pool.num_free
+
+    # One step
+
+    def step(self) -> StepOutput:
+        """Schedule, run, draw and commit once."""
+        outputs, self._pending = self._pending, []
+        timings: dict[str, float] = {}
+        clock = _Clock(timings)
+        items = self.scheduler.schedule(only=self._suspect())
+        clock.lap("schedule")
+        if items:
+            outputs += self._run(items, clock)
+        elif self._suspects:
+            self._suspects.pop(0)
+        pool = self.scheduler.pool
+        return StepOutput(
+            outputs, sum(item.num_rows for item in items), timings, pool.num_usable - pool.num_free, pool.num_usable
+        )
+
+    def _run(self, items: list[Scheduled], clock: _Clock) -> list[SequenceOutput]:
+        copies = [pair for item in items for pair in item.copies]
+        if copies:
+            self._cache.copy_blocks(copies)
+        try:
+            batch = self._runner.build(items)
+            clock.lap("build")
+            logits = self._runner.execute(batch, self._read_row)
+            clock.lap("forward")
+            draws = [] if logits is None else sample(logits, batch.drawing)
+            clock.lap("sample")
+        except Exception as fault:
+            return self._blame(items, fault)
+        outputs = self._commit(items, dict(zip((s.id for s in batch.drawing), draws, strict=True)))
+        clock.lap("commit")
+        ran = {item.sequence.id for item in items}
+        self._suspects = [suspect for suspect in self._suspects if suspect not in ran]
+        self.counters.steps += 1
+        self.counters.preemptions = self.scheduler.num_preemptions
+        return outputs
+
+    def _suspect(self) -> int | None:
+        """While the culprit of a failed step is looked for, the suspects run one at a time."""
+        self._suspects = [suspect for suspect in self._suspects if suspect in self._sequences]
+        return self._suspects[0] if self._suspects else None
+
+    def _blame(self, items: list[Scheduled], fault: Exception) -> list[SequenceOutput]:
+        """A step failed. A sequence that ran alone is the culprit; of several, each gets a step of its own."""
+        for item in items:
+            item.sequence.siblings.extend(item.forks)
+        if len(items) > 1:
+            self._suspects = [item.sequence.id for item in items]
+            return []
+        error = EngineError(f"the request failed in the engine: {type(fault).__name__}: {fault}")
+        error.__cause__ = fault
+        return [self._fail(items[0].sequence, error)]
+
+    def _read_row(self, sequence: Sequence, position: int, logits: torch.Tensor) -> None:
+        if position in sequence.score_positions:
+            sequence.scores[position] = logits[list(sequence.score_token_ids)].cpu().numpy()
+        target = position + 1
+        if sequence.wants_prompt_logprob(target):
+            top = sequence.params.prompt_logprobs or 0
+            logprobs = torch.log_softmax(logits, dim=-1)
+            sequence.prompt_logprobs[target] = token_logprobs(logprobs, sequence.tokens[target], top)
+
+    def _commit(self, items: list[Scheduled], draws: dict[int, Draw]) -> list[SequenceOutput]:
+        outputs: list[SequenceOutput] = []
+        for item in items:
+            sequence = item.sequence
+            ended = item.start + item.num_rows
+            self.counters.recomputed += max(0, min(sequence.num_ever_computed, ended) - item.start)
+            self.scheduler.commit(item)
+            if not item.reaches_end:
+                continue
+            for fork in item.forks:
+                self.scheduler.run(fork, leader=sequence)
+            for drawer in (sequence, *item.forks):
+                outputs.append(self._advance(drawer, draws.get(drawer.id)))
+        return outputs
+
+    def _advance(self, sequence: Sequence, draw: Draw | None) -> SequenceOutput:
+        """Append a drawn token and see whether the sequence ends with it."""
+        output = SequenceOutput(sequence.id)
+        if sequence.num_output == 0:
+            self._report_prompt(sequence, output)
+        if draw is None:
+            output.finish_reason = "length"
+        elif draw.error is not None:
+            return self._fail(sequence, draw.error)
+        else:
+            sequence.tokens.append(draw.token)
+            self.counters.generated += 1
+            output.new_token_ids.append(draw.token)
+            if draw.logprobs is not None:
+                output.new_logprobs.append(draw.logprobs)
+            if draw.token in sequence.stop_ids:
+                output.finish_reason, output.stop_token = "stop", draw.token
+            elif len(sequence.tokens) >= sequence.max_total:
+                output.finish_reason = "length"
+        if output.finish_reason is not None:
+            self._retire(sequence)
+        return output
+
+    def _report_prompt(self, sequence: Sequence, output: SequenceOutput) -> None:
+        output.num_cached_tokens = sequence.num_cached or 0
+        if sequence.fresh:
+            self.counters.prompt_cached += output.num_cached_tokens
+        sequence.fresh = False
+        if sequence.first_needed_row is None:
+            return
+        if sequence.params.prompt_logprobs is not None:
+            start = sequence.prompt_logprobs_start
+            output.prompt_logprobs = [sequence.prompt_logprobs.get(i) for i in range(start, sequence.num_prompt)]
+        if sequence.score_positions:
+            output.scores = np.stack([sequence.scores[position] for position in sequence.score_positions])
+
+    def _retire(self, sequence: Sequence) -> None:
+        if sequence.keep:
+            self.scheduler.park(sequence)
+        else:
+            del self._sequences[sequence.id]
+            self._orphan_siblings(sequence)
+            self.scheduler.remove(sequence)
+
+    def _fail(self, sequence: Sequence, error: RamifyError) -> SequenceOutput:
+        """End one sequence with an error. What it left in its blocks is wiped, lest it reach whoever gets them next."""
+        own = [block for block in sequence.blocks if self.scheduler.pool.references(block) == 1]
+        for block in own:
+            self.scheduler.prefix_cache.forget(block)
+        self._cache.scrub(own)
+        self.drop([sequence.id])
+        return SequenceOutput(sequence.id, finish_reason="error", error=error)
+
+    def _orphan_siblings(self, sequence: Sequence) -> None:
+        """The leader is gone before its prompt was done: its first sibling leads the others."""
+        siblings = [s for s in sequence.siblings if s.id in self._sequences]
+        sequence.siblings = []
+        if siblings:
+            siblings[0].siblings = siblings[1:]
+            siblings[0].fresh = True
+            self.scheduler.add(siblings[0])
+
+    def _parked(self, sequence_id: int, verb: str) -> Sequence:
+        sequence = self._sequences.get(sequence_id)
+        if sequence is None or sequence.status is not Status.PARKED:
+            state = "unknown" if sequence is None else sequence.status.name.lower()
+            raise RequestError(f"cannot {verb} sequence {sequence_id}: it is {state}; only a kept, finished one can be")
+        return sequence
+
+    def _sequence(self, request: EngineRequest, child: int) -> Sequence:
+        params = request.params
+        length = len(request.prompt_ids)
+        max_total, stop_ids = limits_of(params, length, self.model_config, self.max_model_len, self.scheduler)
+        sequence = Sequence(
+            id=next(self._ids),
+            key=request.key.child(child),
+            params=params,
+            tokens=list(request.prompt_ids),
+            num_prompt=length,
+            arrival=next(self._arrivals),
+            stop_ids=stop_ids,
+            max_total=max_total,
+            program=request.program,
+            priority=request.priority,
+            cache_salt=request.cache_salt,
+            keep=request.keep,
+            score_positions=request.score_positions,
+            score_token_ids=request.score_token_ids,
+            prompt_logprobs_start=request.prompt_logprobs_start,
+        )
+        needed = list(request.score_positions)
+        if params.prompt_logprobs is not None and length > 1:
+            needed.append(max(1, request.prompt_logprobs_start) - 1)
+        if needed:
+            sequence.first_needed_row = min(needed)
+        return sequence
+
+
+class _Clock:
+    """Named times of a step's phases."""
+
+    def __init__(self, timings: dict[str, float]) -> None:
+        self._timings = timings
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self._timings[phase] = self._timings.get(phase, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,148 @@
+"""The model runner: turns a schedule into one flat ragged batch, runs it, and hands back the logits that are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ramify.engine.scheduler import Scheduled
+from ramify.engine.sequence import Sequence as EngineSequence
+from ramify.kernels.attention import QuerySpan, plan_attention
+from ramify.kv.block_pool import NULL_BLOCK
+from ramify.kv.cache import KVCache
+from ramify.layers.inputs import BatchInputs
+from ramify.models.decoder import Decoder
+
+# Float32 products of few rows take another path in the BLAS library, with other bits: of fewer than 4 rows on one
+# thread and of fewer than 12 on two (measured with torch 2.13 on AVX-512). Eight rows a thread keep clear of it.
+_MIN_ROWS_PER_THREAD = 8
+_MIN_ROWS = 16
+_READ_ROWS_AT_ONCE = 256
+"""Prompt rows whose logits are held at once: with a vocabulary of 150,000 that is 150 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A step, ready to run.
+
+    Attributes:
+        inputs: the flat ragged batch; its `logits_rows` belong to `drawing`, in order.
+        drawing: the sequences that draw a token from it.
+        reading: prompt rows whose logits are wanted, as (row, sequence, position).
+    """
+
+    inputs: BatchInputs
+    drawing: list[EngineSequence]
+    reading: list[tuple[int, EngineSequence, int]]
+
+
+ReadRow = Callable[[EngineSequence, int, torch.Tensor], None]
+"""Takes (sequence, position, logits [vocabulary]) of a prompt row that is read."""
+
+
+class ModelRunner:
+    """Runs batches on one decoder and its KV cache."""
+
+    def __init__(self, decoder: Decoder, cache: KVCache) -> None:
+        self.decoder = decoder
+        self.cache = cache
+        config = decoder.config
+        self.group_size = config.num_heads // config.num_kv_heads
+        self.windows = tuple(dict.fromkeys(config.windows))
+
+    def build(self, items: Sequence[Scheduled]) -> Batch:
+        """Lay out the rows that the scheduler gave out."""
+        drawing, draw_rows, reading = _rows_to_read(items)
+        return Batch(self._inputs(items, draw_rows), drawing, reading)
+
+    @torch.inference_mode()
+    def execute(self, batch: Batch, read_row: ReadRow) -> torch.Tensor | None:
+        """Run a batch.
+
+        Args:
+            batch: from `build`.
+            read_row: called for every prompt row whose logits are wanted.
+
+        Returns:
+            [len(batch.drawing), vocabulary] float32 logits, or None if nothing draws.
+        """
+        hidden = self.decoder.forward(batch.inputs, self.cache)
+        for start in range(0, len(batch.reading), _READ_ROWS_AT_ONCE):
+            part = batch.reading[start : start + _READ_ROWS_AT_ONCE]
+            index = self._index([row for row, _, _ in part])
+            logits = self.decoder.logits(hidden.index_select(0, index))
+            for (_, sequence, position), row_logits in zip(part, logits, strict=False):
+                read_row(sequence, position, row_logits)
+        if not batch.drawing:
+            return None
+        return self.decoder.logits(hidden.index_select(0, batch.inputs.logits_rows))[: len(batch.drawing)]
+
+    def _min_rows(self) -> int:
+        if self.decoder.dtype != torch.float32:
+            return 1
+        return max(_MIN_ROWS, _MIN_ROWS_PER_THREAD * torch.get_num_threads())
+
+    def _index(self, rows: list[int]) -> torch.Tensor:
+        """Row numbers as a tensor, the last one repeated up to the least number of rows."""
+        padded = rows + rows[-1:] * (self._min_rows() - len(rows))
+        return torch.tensor(padded, device=self.decoder.device)
+
+    def _inputs(self, items: Sequence[Scheduled], draw_rows: list[int]) -> BatchInputs:
+        size = self.cache.block_size
+        tokens: list[int] = []
+        positions: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+        slots: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+        spans: list[QuerySpan] = []
+        for item in items:
+            end = item.start + item.num_rows
+            blocks = item.sequence.blocks
+            spans.append(QuerySpan(len(tokens), item.num_rows, item.start, blocks))
+            tokens.extend(item.sequence.tokens[item.start : end])
+            place = np.arange(item.start, end)
+            first = item.start // size
+            table = np.array(blocks[first : (end - 1) // size + 1], np.int64)
+            positions.append(place)
+            slots.append(table[place // size - first] * size + place % size)
+        padding = max(0, self._min_rows() - len(tokens))
+        spans.extend(QuerySpan(len(tokens) + i, 1, 0, (NULL_BLOCK,)) for i in range(padding))
+        nothing = np.zeros(padding, np.int64)
+        device = self.decoder.device
+        return BatchInputs(
+            token_ids=torch.tensor(tokens + [0] * padding, device=device),
+            positions=torch.from_numpy(np.concatenate([*positions, nothing])).to(device),
+            slots=torch.from_numpy(np.concatenate([*slots, nothing])).to(device),
+            attention=plan_attention(
+                spans,
+                block_size=size,
+                group_size=self.group_size,
+                num_kv_heads=self.decoder.config.num_kv_heads,
+                windows=self.windows,
+                device=device,
+            ),
+            logits_rows=self._index(draw_rows) if draw_rows else torch.empty(0, dtype=torch.int64, device=device),
+        )
+
+
+def _rows_to_read(
+    items: Sequence[Scheduled],
+) -> tuple[list[EngineSequence], list[int], list[tuple[int, EngineSequence, int]]]:
+    """Sequences that draw, the rows they draw from, and the prompt rows that are read as (row, sequence, position)."""
+    drawing: list[EngineSequence] = []
+    draw_rows: list[int] = []
+    read_rows: list[tuple[int, EngineSequence, int]] = []
+    first = 0
+    for item in items:
+        sequence = item.sequence
+        if sequence.first_needed_row is not None and item.start < sequence.num_prompt:
+            for position in range(max(item.start, sequence.first_needed_row), item.start + item.num_rows):
+                if sequence.wants_row(position):
+                    read_rows.append((first + position - item.start, sequence, position))
+        if item.reaches_end and len(sequence.tokens) < sequence.max_total:
+            for drawer in (sequence, *item.forks):
+                drawing.append(drawer)
+                draw_rows.append(first + item.num_rows - 1)
+        first += item.num_rows
+    return drawing, draw_rows, read_rows
