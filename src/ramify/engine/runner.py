@@ -10,16 +10,14 @@ import torch
 
 from ramify.engine.scheduler import Scheduled
 from ramify.engine.sequence import Sequence as EngineSequence
-from ramify.kernels.attention import QuerySpan, plan_attention
+from ramify.kernels.attention import MIN_ROWS_A_THREAD, QuerySpan, plan_attention
 from ramify.kv.block_pool import NULL_BLOCK
 from ramify.kv.cache import KVCache
 from ramify.layers.inputs import BatchInputs
 from ramify.models.decoder import Decoder
 
-# Float32 products of few rows take another path in the BLAS library, with other bits: of fewer than 4 rows on one
-# thread and of fewer than 12 on two (measured with torch 2.13 on AVX-512). Eight rows a thread keep clear of it.
-_MIN_ROWS_PER_THREAD = 8
 _MIN_ROWS = 16
+"""Fewer rows than this (or than `MIN_ROWS_A_THREAD`) are padded in float32, so that every product takes one path."""
 _READ_ROWS_AT_ONCE = 256
 """Prompt rows whose logits are held at once: with a vocabulary of 150,000 that is 150 MB."""
 
@@ -83,7 +81,7 @@ class ModelRunner:
     def _min_rows(self) -> int:
         if self.decoder.dtype != torch.float32:
             return 1
-        return max(_MIN_ROWS, _MIN_ROWS_PER_THREAD * torch.get_num_threads())
+        return max(_MIN_ROWS, MIN_ROWS_A_THREAD * torch.get_num_threads())
 
     def _index(self, rows: list[int]) -> torch.Tensor:
         """Row numbers as a tensor, the last one repeated up to the least number of rows."""
