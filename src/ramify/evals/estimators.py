@@ -1,7 +1,7 @@
 """Unbiased estimates from a pool of n samples of what k of them would give, and intervals over problems.
 
-The pool is drawn once; every estimate here is the exact mean over all subsets of k of its samples (only the weighted
-vote, for which no closed form is known, draws subsets, and it draws them by seed). What is undefined is NaN; a k that
+The pool is drawn once; every estimate here is the exact mean over all subsets of k of its samples (the weighted
+vote and soft best-of-n, for which no closed form is known, draw subsets by seed). What is undefined is NaN; a k that
 the pool cannot answer is an error.
 """
 
@@ -127,16 +127,38 @@ def weighted_at_k(
     names = [key for key in dict.fromkeys(keys) if key is not None]
     is_right = np.array([name in right for name in names], dtype=np.float64)
     votes = np.array([[key == name for name in names] for key in keys], dtype=np.float64).reshape(n, len(names))
-    won = []
-    for subset in subsets(n, k, seed):
-        present = votes[subset].any(axis=0)
-        if not present.any():
-            won.append(0.0)
-            continue
-        sums = np.where(present, np.asarray(weights)[subset] @ votes[subset], -1.0)
-        winners = sums == sums.max()
-        won.append(float(is_right[winners].mean()))
-    return float(np.mean(won))
+    chosen = votes[subsets(n, k, seed)]  # [subsets, k, names]
+    weighted = (votes * np.asarray(weights, dtype=np.float64)[:, None])[subsets(n, k, seed)]
+    sums = np.where(chosen.any(axis=1), weighted.sum(axis=1), -1.0)
+    answered = chosen.any(axis=(1, 2))
+    winners = (sums == sums.max(axis=1, keepdims=True, initial=-1.0)) & answered[:, None]
+    return float(np.mean((winners @ is_right) / np.maximum(winners.sum(axis=1), 1)))
+
+
+def soft_at_k(scores: Sequence[float], correct: Sequence[bool], k: int, temperature: float, seed: int = 0) -> float:
+    """The probability that a sample drawn in proportion to exp(score / temperature) among k is right, from subsets.
+
+    Args:
+        scores: [n] finite numbers.
+        correct: [n] whether each sample is right.
+        k: samples in a subset, from 1 to n. For k = n there is one subset and the result is exact.
+        temperature: above 0; towards 0 this is best-of-n, towards infinity the mean of the pool.
+        seed: the subsets are a function of it.
+
+    Raises:
+        ConfigError: k is not in 1..n, the lengths differ, a score is not finite or the temperature not above 0.
+    """
+    n = _check_lengths(len(scores), len(correct))
+    if not temperature > 0:
+        raise ConfigError(f"temperature={temperature} does not work: it must be above 0 (best_of_n_at_k is its limit)")
+    values = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ConfigError("a score is not finite: it has no weight; score the pool again")
+    chosen = subsets(n, k, seed)
+    logits = values[chosen] / temperature
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    right = (weights * np.asarray(correct, dtype=np.float64)[chosen]).sum(axis=1) / weights.sum(axis=1)
+    return float(right.mean())
 
 
 def subsets(n: int, k: int, seed: int, count: int = SUBSETS) -> npt.NDArray[np.intp]:

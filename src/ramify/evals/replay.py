@@ -1,0 +1,180 @@
+"""Replaying a pool: what each way of choosing among k samples would have answered, at what cost in tokens.
+
+Nothing is drawn here. A selector with a closed form is estimated exactly over all subsets of k samples, any other
+one over seeded subsets; the interval is over problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ramify.backends.base import StepScores
+from ramify.errors import ConfigError
+from ramify.evals import estimators
+from ramify.evals.estimators import Interval, bootstrap_interval
+from ramify.evals.pools import Pool, Sample
+from ramify.scoring.prm import Aggregation, aggregate
+
+Selector = Callable[[Sequence[Sample]], Sample | None]
+"""Chooses one of some samples, given in the order in which they were drawn; None if it has no answer."""
+Estimate = Callable[[Sequence[Sample], int], float]
+SOFT_TEMPERATURE = 0.1
+"""Of soft best-of-n, on scores in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One method at one k.
+
+    Attributes:
+        method: e.g. ``"majority"``.
+        k: samples chosen among.
+        accuracy: mean over problems with its interval.
+        tokens: mean tokens a problem: generated and, where the method scores, the verifier's.
+    """
+
+    method: str
+    k: int
+    accuracy: Interval
+    tokens: float
+
+
+def replay(
+    pool: Pool, ks: Sequence[int], reward_model: str | None = None, agg: Aggregation = "last", seed: int = 0
+) -> list[Replayed]:
+    """All built-in methods at each k: pass@k, majority, log-probability and, with a reward model, the scored ones.
+
+    Log-probability is left out for a pool that was drawn without.
+
+    Args:
+        pool: where the samples are.
+        ks: numbers of samples, each from 1 to `pool.n`.
+        reward_model: one of the pool's; None takes the only one, or none if there is none.
+        agg: how a sample's step scores become one number.
+        seed: of the subsets and intervals.
+
+    Raises:
+        ConfigError: a k is larger than the pool, or the reward model is not in it.
+    """
+    model = _reward_model(pool, reward_model)
+    methods = built_in(model, agg, seed)
+    if any(sample.logprob is None for samples in pool.samples.values() for sample in samples):
+        del methods["logprob"]
+    return [
+        Replayed(name, k, accuracy_at_k(pool, estimate, k, seed), tokens_at_k(pool, k, model if scored else None))
+        for name, (estimate, scored) in methods.items()
+        for k in ks
+    ]
+
+
+def built_in(reward_model: str | None, agg: Aggregation, seed: int = 0) -> dict[str, tuple[Estimate, bool]]:
+    """Methods by name: the estimate of one problem's accuracy at k, and whether the method pays for scores."""
+
+    def score(sample: Sample) -> float:
+        return sample_score(sample, str(reward_model), agg)
+
+    methods: dict[str, tuple[Estimate, bool]] = {
+        "pass@k": (lambda s, k: estimators.pass_at_k(len(s), sum(x.correct for x in s), k), False),
+        "majority": (lambda s, k: estimators.maj_at_k(_keys(s), _correct(s), k), False),
+        "logprob": (lambda s, k: estimators.best_of_n_at_k([_logprob(x) for x in s], _correct(s), k), False),
+    }
+    if reward_model is not None:
+        methods["best-of-n"] = (
+            lambda s, k: estimators.best_of_n_at_k([score(x) for x in s], _correct(s), k),
+            True,
+        )
+        methods["weighted"] = (
+            lambda s, k: estimators.weighted_at_k(_keys(s), [score(x) for x in s], _correct(s), k, seed),
+            True,
+        )
+        methods["soft"] = (
+            lambda s, k: estimators.soft_at_k([score(x) for x in s], _correct(s), k, SOFT_TEMPERATURE, seed),
+            True,
+        )
+    return methods
+
+
+def accuracy_at_k(pool: Pool, estimate: Estimate, k: int, seed: int = 0) -> Interval:
+    """Mean over the pool's problems of an estimate at k, with its bootstrap interval."""
+    return bootstrap_interval([estimate(samples, k) for samples in pool.samples.values()], seed=seed)
+
+
+def with_selector(selector: Selector, seed: int = 0) -> Estimate:
+    """The estimate at k of any selector, over seeded subsets that it sees in random order."""
+
+    def estimate(samples: Sequence[Sample], k: int) -> float:
+        picks = [selector([samples[i] for i in subset]) for subset in estimators.subsets(len(samples), k, seed)]
+        return float(np.mean([pick is not None and pick.correct for pick in picks]))
+
+    return estimate
+
+
+def tokens_at_k(pool: Pool, k: int, reward_model: str | None = None) -> float:
+    """Mean tokens of k samples of a problem, with the verifier's if a reward model scores them. NaN for no problem."""
+    costs = [
+        np.mean([x.generated + (x.verifier[reward_model] if reward_model else 0) for x in samples])
+        for samples in pool.samples.values()
+    ]
+    return k * float(np.mean(costs)) if costs else float("nan")
+
+
+def majority(samples: Sequence[Sample]) -> Sample | None:
+    """The most frequent answer's likeliest sample; ties by summed mean log-probability, then the first seen."""
+    voters = [sample for sample in samples if sample.key is not None]
+    if not voters:
+        return None
+    groups: dict[str | None, list[Sample]] = {}
+    for sample in voters:
+        groups.setdefault(sample.key, []).append(sample)
+    winner = max(groups.values(), key=lambda group: (len(group), sum(_logprob_or_zero(x) for x in group)))
+    return max(winner, key=_logprob_or_zero)
+
+
+def best_of_n(reward_model: str, agg: Aggregation = "last") -> Selector:
+    """The sample with the highest score; ties to the first."""
+
+    def choose(samples: Sequence[Sample]) -> Sample | None:
+        return max(samples, key=lambda sample: sample_score(sample, reward_model, agg), default=None)
+
+    return choose
+
+
+def sample_score(sample: Sample, reward_model: str, agg: Aggregation) -> float:
+    """One number from a sample's step scores.
+
+    Raises:
+        ConfigError: the pool was drawn without this reward model.
+    """
+    if reward_model not in sample.steps:
+        raise ConfigError(f"the pool has no scores of {reward_model!r} (it has {', '.join(sample.steps) or 'none'})")
+    return aggregate(StepScores(sample.steps[reward_model], 0), agg)
+
+
+def _reward_model(pool: Pool, name: str | None) -> str | None:
+    known = pool.reward_models
+    if name is None and len(known) > 1:
+        raise ConfigError(f"the pool has scores of {', '.join(known)}: name one reward model")
+    if name is not None and name not in known:
+        raise ConfigError(f"the pool has no scores of {name!r} (it has {', '.join(known) or 'none'})")
+    return name if name is not None else (known[0] if known else None)
+
+
+def _keys(samples: Sequence[Sample]) -> list[str | None]:
+    return [sample.key for sample in samples]
+
+
+def _correct(samples: Sequence[Sample]) -> list[bool]:
+    return [sample.correct for sample in samples]
+
+
+def _logprob(sample: Sample) -> float:
+    if sample.logprob is None:
+        raise ConfigError(f"the samples of {sample.problem!r} carry no log-probabilities: choose another method")
+    return sample.logprob
+
+
+def _logprob_or_zero(sample: Sample) -> float:
+    return 0.0 if sample.logprob is None else sample.logprob
