@@ -40,7 +40,7 @@ class Task(ABC):
 
     @abstractmethod
     def solution(self, problem: Problem) -> str:
-        """Give the reference solution: one operation a line, then the marked final line, without a newline at the end."""
+        """Give the reference solution: one operation a line, then the marked final line, no newline at the end."""
 
     @abstractmethod
     def step_labels(self, problem: Problem, text: str) -> list[bool]:

@@ -92,7 +92,9 @@ class Countdown(Task):
         steps: list[Step] = []
         while len(pool) > 1:
             # The larger number goes first: differences stay positive, and equal solutions are written one way.
-            (b, b_text), (a, a_text) = sorted((pool.pop(rng.randrange(len(pool))) for _ in range(2)), key=lambda x: x[0])
+            (b, b_text), (a, a_text) = sorted(
+                (pool.pop(rng.randrange(len(pool))) for _ in range(2)), key=lambda x: x[0]
+            )
             # Steps by one factor change nothing, and would only make more solutions of the same thought.
             ops = [op for op in "+-*/" if not (op in "*/" and b == 1) and not (op == "-" and a == b)]
             op = rng.choice([op for op in ops if apply(a, op, b) is not None])
@@ -148,4 +150,5 @@ def _solves(expression: str, problem: Problem) -> bool:
     tree = parse(expression)
     if tree is None or sorted(numbers_in(tree)) != sorted(problem.metadata["numbers"]):
         return False
-    return value(tree) == problem.metadata["target"]
+    target: int = problem.metadata["target"]
+    return value(tree) == target

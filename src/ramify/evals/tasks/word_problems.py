@@ -1,8 +1,8 @@
 """Word problems with two to eight arithmetic steps in varied natural wording, one operation a line in the solution.
 
 A problem is either a story (things happen to one person's collection) or a picture (several people's collections and
-how they relate, the sentences in any order), or a story that goes on into a picture. The final line marks the answer as GSM8K
-does: Cobbe et al., "Training Verifiers to Solve Math Word Problems" (2021).
+how they relate, the sentences in any order), or a story that goes on into a picture. The final line marks the
+answer as GSM8K does: Cobbe et al., "Training Verifiers to Solve Math Word Problems" (2021).
 """
 
 import random
@@ -127,7 +127,7 @@ def _match(step: Step | None, reference: list[Step], needs: Sequence[Sequence[in
 
 
 def _build(rng: random.Random, wanted: int) -> _Builder | None:
-    """Build a problem of exactly `wanted` steps; None if the draw runs into a corner, so that the caller draws again."""
+    """Build a problem of exactly `wanted` steps; None if the draw runs into a corner: draw again."""
     people = rng.sample(wording.GIRLS + wording.BOYS, 10)
     builder = _Builder(rng, people, rng.choice(wording.THINGS))
     ending = rng.choice((_ask_plain, _ask_plain, _ask_together, _ask_difference, _ask_price, _ask_pack))
@@ -173,8 +173,8 @@ def _event(builder: _Builder, room: int) -> bool:
         op = "+" if kind == "gain groups" else "-"
         if not 1 <= (now.value + m * n if op == "+" else now.value - m * n) <= LARGEST:
             return False
-        templates = wording.GAIN_GROUPS if op == "+" else wording.LOSE_GROUPS
-        builder.say(templates, A=name, m=m, n=n, containers=rng.choice(wording.CONTAINERS))
+        groups = wording.GAIN_GROUPS if op == "+" else wording.LOSE_GROUPS
+        builder.say(groups, A=name, m=m, n=n, containers=rng.choice(wording.CONTAINERS))
         group = builder.compute(_Quantity(m), "*", _Quantity(n))
         builder.counts[name] = builder.compute(now, op, group)
         return True

@@ -3,8 +3,38 @@
 In every template `A` and `B` are people, `k`, `m` and `n` numbers, and `things` what is counted.
 """
 
-GIRLS = ("Ada", "Bella", "Clara", "Daisy", "Emma", "Flora", "Grace", "Hana", "Ines", "Julia", "Kate", "Lena", "Mia", "Nora")
-BOYS = ("Adam", "Ben", "Carl", "David", "Erik", "Felix", "George", "Hugo", "Ivan", "Jack", "Liam", "Max", "Noah", "Oscar")
+GIRLS = (
+    "Ada",
+    "Bella",
+    "Clara",
+    "Daisy",
+    "Emma",
+    "Flora",
+    "Grace",
+    "Hana",
+    "Ines",
+    "Julia",
+    "Kate",
+    "Lena",
+    "Mia",
+    "Nora",
+)
+BOYS = (
+    "Adam",
+    "Ben",
+    "Carl",
+    "David",
+    "Erik",
+    "Felix",
+    "George",
+    "Hugo",
+    "Ivan",
+    "Jack",
+    "Liam",
+    "Max",
+    "Noah",
+    "Oscar",
+)
 THINGS = (
     "apples", "books", "marbles", "stickers", "coins", "pencils", "shells", "stamps", "cards", "cookies", "eggs",
     "flowers", "balloons", "buttons", "beads", "candies", "oranges", "pears", "plums", "stones", "tickets", "toys",

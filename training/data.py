@@ -1,0 +1,91 @@
+"""Training examples made on the fly: chat-formatted token ids with a loss mask, sorted into batches of similar length.
+
+Example number i is a pure function of (seed, i), so a resumed run goes on with exactly the examples it would have seen.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+
+from ramify.evals.tasks import Task, get_task, task_names
+from ramify.scoring.problem import Problem
+
+SYSTEM_PROMPTS = ("You are a helpful assistant.", "Solve the problem step by step.", "Write one operation a line.")
+SYSTEM_SHARE = 0.02
+IGNORE = -100
+_POOL_BATCHES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids and, for each position, the id to predict next or IGNORE."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+def render(problem: Problem, system: str = "") -> str:
+    """Write the prompt as the chat template does, ready for the assistant's text."""
+    head = f"<|system|>{system}" if system else ""
+    return f"{head}<|user|>{problem.prompt}<|assistant|>"
+
+
+def solution_example(task: Task, problem: Problem, tokenizer: Tokenizer, number: int) -> Example:
+    """Make an example whose loss covers the solution and its end, not the prompt."""
+    system = SYSTEM_PROMPTS[number % 3] if number % 1000 < 1000 * SYSTEM_SHARE else ""
+    prompt = tokenizer.encode(render(problem, system)).ids
+    ids = prompt + tokenizer.encode(task.solution(problem) + "<|end|>").ids
+    return Example(ids, [IGNORE] * (len(prompt) - 1) + ids[len(prompt) :] + [IGNORE])
+
+
+def training_batches(
+    tokenizer: Tokenizer, seed: int, tokens_per_batch: int, start_batch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield endless batches (ids, labels), each of shape [sequences, length] with at most the given token count.
+
+    Batches are cut from pools of examples sorted by length, so padding stays near nothing; the order of the batches in
+    a pool is drawn from the seed. `start_batch` skips what an earlier run has used: whole pools are skipped unmade.
+    """
+    tasks = [get_task(name) for name in task_names()]
+    pool_number, skip = divmod(start_batch, _POOL_BATCHES)
+    while True:
+        batches = _pool(tasks, tokenizer, seed, pool_number, tokens_per_batch)
+        yield from batches[skip:]
+        pool_number, skip = pool_number + 1, 0
+
+
+def _pool(
+    tasks: list[Task], tokenizer: Tokenizer, seed: int, pool_number: int, tokens_per_batch: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    # A pool always has the same number of batches; examples are numbered without gaps inside a wide enough range.
+    first = pool_number * _POOL_BATCHES * tokens_per_batch
+    examples = []
+    total = 0
+    while total < _POOL_BATCHES * tokens_per_batch:
+        number = first + len(examples)
+        task = tasks[number % len(tasks)]
+        example = solution_example(task, task.problem(number, seed, "train"), tokenizer, number)
+        examples.append(example)
+        total += len(example.ids)
+    examples.sort(key=lambda example: len(example.ids))
+    share = total / _POOL_BATCHES
+    groups: list[list[Example]] = [[] for _ in range(_POOL_BATCHES)]
+    seen = 0
+    for example in examples:
+        groups[min(int(seen / share), _POOL_BATCHES - 1)].append(example)
+        seen += len(example.ids)
+    order = torch.randperm(_POOL_BATCHES, generator=torch.Generator().manual_seed(seed * 1_000_003 + pool_number))
+    return [collate(groups[i]) for i in order.tolist() if groups[i]]
+
+
+def collate(examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad examples on the right into (ids, labels), each of shape [sequences, longest]."""
+    longest = max(len(example.ids) for example in examples)
+    ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    labels = torch.full((len(examples), longest), IGNORE)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        labels[row, : len(example.labels)] = torch.tensor(example.labels)
+    return ids, labels
