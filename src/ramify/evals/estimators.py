@@ -125,13 +125,16 @@ def weighted_at_k(
         raise ConfigError("weights must be numbers of 0 or more: use scores in [0, 1], or ranks")
     right = _right_keys(keys, correct)
     names = [key for key in dict.fromkeys(keys) if key is not None]
+    if not names:
+        return 0.0
     is_right = np.array([name in right for name in names], dtype=np.float64)
     votes = np.array([[key == name for name in names] for key in keys], dtype=np.float64).reshape(n, len(names))
     chosen = votes[subsets(n, k, seed)]  # [subsets, k, names]
     weighted = (votes * np.asarray(weights, dtype=np.float64)[:, None])[subsets(n, k, seed)]
     sums = np.where(chosen.any(axis=1), weighted.sum(axis=1), -1.0)
     answered = chosen.any(axis=(1, 2))
-    winners = (sums == sums.max(axis=1, keepdims=True, initial=-1.0)) & answered[:, None]
+    winners: npt.NDArray[np.bool_] = np.equal(sums, sums.max(axis=1, keepdims=True))
+    winners[~answered] = False
     return float(np.mean((winners @ is_right) / np.maximum(winners.sum(axis=1), 1)))
 
 

@@ -186,6 +186,11 @@ def sampling_record(params: SamplingParams) -> Record:
     return {name: value for name, value in given.items() if value != getattr(default, name)}
 
 
+def whole_lines(text: str, finish_reason: str | None) -> str:
+    """What counts of an answer: all of it, or the whole lines of one that was cut (``#### 12`` may have become 123)."""
+    return text if finish_reason == "stop" else text.rpartition("\n")[0]
+
+
 def key_text(key: Hashable | None) -> str | None:
     """An answer's key as it is stored; None stays None."""
     return None if key is None else str(key)
@@ -212,8 +217,8 @@ async def _draw(
             index=index,
             text=node.text,
             tokens=node.tokens,
-            key=key_text(task.answer(node.text, problem)),
-            correct=task.correct(node.text, problem),
+            key=key_text(task.answer(whole_lines(node.text, node.finish_reason), problem)),
+            correct=task.correct(whole_lines(node.text, node.finish_reason), problem),
             logprob=None if params.logprobs is None else mean_logprob(node),
             finish_reason=node.finish_reason,
             prompt_tokens=len(node.prompt_tokens),

@@ -17,12 +17,16 @@ from ramify.evals import estimators
 from ramify.evals.estimators import Interval, bootstrap_interval
 from ramify.evals.pools import Pool, Sample
 from ramify.scoring.prm import Aggregation, aggregate
+from ramify.strategies.votes import vote
 
 Selector = Callable[[Sequence[Sample]], Sample | None]
 """Chooses one of some samples, given in the order in which they were drawn; None if it has no answer."""
 Estimate = Callable[[Sequence[Sample], int], float]
 SOFT_TEMPERATURE = 0.1
 """Of soft best-of-n, on scores in [0, 1]."""
+
+CUT_PENALTY = 2.0
+"""Scores lie in [0, 1], so a cut answer never stands against a finished one (as in the strategies)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def built_in(reward_model: str | None, agg: Aggregation, seed: int = 0) -> dict[
             True,
         )
         methods["weighted"] = (
-            lambda s, k: estimators.weighted_at_k(_keys(s), [score(x) for x in s], _correct(s), k, seed),
+            lambda s, k: estimators.weighted_at_k(_keys(s), [max(0.0, score(x)) for x in s], _correct(s), k, seed),
             True,
         )
         methods["soft"] = (
@@ -123,14 +127,9 @@ def tokens_at_k(pool: Pool, k: int, reward_model: str | None = None) -> float:
 
 def majority(samples: Sequence[Sample]) -> Sample | None:
     """The most frequent answer's likeliest sample; ties by summed mean log-probability, then the first seen."""
-    voters = [sample for sample in samples if sample.key is not None]
-    if not voters:
-        return None
-    groups: dict[str | None, list[Sample]] = {}
-    for sample in voters:
-        groups.setdefault(sample.key, []).append(sample)
-    winner = max(groups.values(), key=lambda group: (len(group), sum(_logprob_or_zero(x) for x in group)))
-    return max(winner, key=_logprob_or_zero)
+    merits = [0.0 if sample.logprob is None else sample.logprob for sample in samples]
+    winner = vote(_keys(samples), merits=merits)
+    return None if winner is None else samples[winner]
 
 
 def best_of_n(reward_model: str, agg: Aggregation = "last") -> Selector:
@@ -143,14 +142,15 @@ def best_of_n(reward_model: str, agg: Aggregation = "last") -> Selector:
 
 
 def sample_score(sample: Sample, reward_model: str, agg: Aggregation) -> float:
-    """One number from a sample's step scores.
+    """One number from a sample's step scores; that of a cut answer lies below all those of finished ones.
 
     Raises:
         ConfigError: the pool was drawn without this reward model.
     """
     if reward_model not in sample.steps:
         raise ConfigError(f"the pool has no scores of {reward_model!r} (it has {', '.join(sample.steps) or 'none'})")
-    return aggregate(StepScores(sample.steps[reward_model], 0), agg)
+    score = aggregate(StepScores(sample.steps[reward_model], 0), agg)
+    return score if sample.finish_reason == "stop" else score - CUT_PENALTY
 
 
 def _reward_model(pool: Pool, name: str | None) -> str | None:
@@ -174,7 +174,3 @@ def _logprob(sample: Sample) -> float:
     if sample.logprob is None:
         raise ConfigError(f"the samples of {sample.problem!r} carry no log-probabilities: choose another method")
     return sample.logprob
-
-
-def _logprob_or_zero(sample: Sample) -> float:
-    return 0.0 if sample.logprob is None else sample.logprob

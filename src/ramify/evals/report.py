@@ -1,0 +1,130 @@
+"""What an evaluation found: one row a strategy and budget, as a rich table and as JSON (NaN as null)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from ramify.evals.estimators import Interval, bootstrap_interval
+from ramify.evals.jsonl import Record
+from ramify.evals.replay import Replayed
+
+NO_BUDGET = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One strategy under one budget, over some problems. Token counts and seconds are means a problem.
+
+    Attributes:
+        strategy: its spec, e.g. ``"best-of-n:n=16"``.
+        budget: as given, or empty for none.
+        problems: how many.
+        accuracy: share of right answers with its bootstrap interval over problems.
+        tokens: total tokens, what a budget caps: generated, verifier, probe and program tokens.
+        generated, verifier, probe, program: its parts.
+        discarded: of the generated tokens, those on no candidate's path.
+        prompt: prompt tokens, cached ones included.
+        wall_s: seconds from a problem's start to its result, other problems running beside it.
+    """
+
+    strategy: str
+    budget: str
+    problems: int
+    accuracy: Interval
+    tokens: float
+    generated: float
+    verifier: float
+    probe: float
+    program: float
+    discarded: float
+    prompt: float
+    wall_s: float
+
+
+def summarise(records: Iterable[Record], seed: int = 0) -> list[Row]:
+    """One row for each strategy and budget of an evaluation's records, in the order of their first record."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["strategy"], record["budget"]), []).append(record)
+    return [_row(strategy, budget, group, seed) for (strategy, budget), group in groups.items()]
+
+
+def table(rows: Sequence[Row], title: str = "") -> Table:
+    """The rows as a table for the terminal."""
+    found = Table(title=title or None, title_justify="left")
+    found.add_column("strategy", no_wrap=True)
+    if any(row.budget for row in rows):
+        found.add_column("budget", justify="right")
+    for name in ("accuracy", "95% interval", "tokens", "verifier", "discarded", "seconds"):
+        found.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [row.strategy, *([row.budget] if any(r.budget for r in rows) else [])]
+        cells += [percent(row.accuracy.mean), interval_text(row.accuracy), number(row.tokens)]
+        cells += [number(row.verifier + row.probe + row.program), number(row.discarded), f"{row.wall_s:.2f}"]
+        found.add_row(*cells)
+    return found
+
+
+def replay_table(rows: Sequence[Replayed], title: str = "") -> Table:
+    """A replayed pool as a table: one line a k, one column a method."""
+    methods = list(dict.fromkeys(row.method for row in rows))
+    by_place = {(row.method, row.k): row for row in rows}
+    found = Table(title=title or None, title_justify="left")
+    found.add_column("k", justify="right")
+    for method in methods:
+        found.add_column(method, justify="right", no_wrap=True)
+    for k in dict.fromkeys(row.k for row in rows):
+        intervals = [by_place[method, k].accuracy for method in methods]
+        found.add_row(str(k), *(f"{percent(i.mean)} ({interval_text(i)})" for i in intervals))
+    return found
+
+
+def to_json(rows: Sequence[Row] | Sequence[Replayed]) -> list[dict[str, Any]]:
+    """The rows as plain data, NaN as null."""
+    return [_without_nan(asdict(row)) for row in rows]
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; a dash where it is undefined."""
+    return "-" if math.isnan(share) else f"{share:.1%}"
+
+
+def interval_text(interval: Interval) -> str:
+    """An interval in percent; a dash where it is undefined."""
+    return "-" if math.isnan(interval.low) else f"{100 * interval.low:.0f}-{100 * interval.high:.0f}"
+
+
+def number(value: float) -> str:
+    """A mean count, with thousands separators; a dash where it is undefined."""
+    return "-" if math.isnan(value) else f"{value:,.0f}"
+
+
+def _row(strategy: str, budget: str, records: Sequence[Record], seed: int) -> Row:
+    def mean(name: str) -> float:
+        return math.fsum(record["ledger"][name] for record in records) / len(records)
+
+    return Row(
+        strategy=strategy,
+        budget=budget,
+        problems=len(records),
+        accuracy=bootstrap_interval([float(record["correct"]) for record in records], seed=seed),
+        tokens=mean("total_tokens"),
+        generated=mean("generated"),
+        verifier=mean("verifier"),
+        probe=mean("probe"),
+        program=mean("program"),
+        discarded=mean("discarded"),
+        prompt=mean("prompt"),
+        wall_s=mean("wall_s"),
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
