@@ -62,10 +62,10 @@ class Node:
         text: the answer so far as text (ancestors' included, prompt excluded).
         prompt_tokens: ids of the prompt (shared by all nodes of a tree; empty where a backend has no ids).
         token_logprobs: log-probabilities of `tokens` if they were asked for along the whole path, else None.
-        finish_reason: None while it can go on ("open"); "stop" (end of sequence or a stop of the caller's params that is
-            not a step's end), "length" (token limit, the answer is cut), "abort".
+        finish_reason: None while it can go on ("open"); "stop" (end of sequence, or a stop of the caller's params that
+            is not a step's end), "length" (token limit, the answer is cut), "abort".
         step_end: it stopped at a step's end and can go on.
-        num_new_tokens: how many of `tokens` its own extension drew.
+        num_new_tokens: how many tokens its own extension drew (with those cut away behind a stop string, if any).
         usage: the meter of its tree: the backend adds every token it runs for a node of the tree to this and to its own
             total, those of cancelled continuations too. Children inherit it.
         handle: the backend's own business.

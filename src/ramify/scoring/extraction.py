@@ -12,7 +12,9 @@ LONGEST_ANSWER = 2_000  # a longer "answer" is a run-away generation
 
 _HASHES = "####"
 _BOXED = re.compile(r"\\f?boxed\s?\{")
-_ANSWER_LINE = re.compile(r"^[ \t>*_#-]{0,8}(?:the )?(?:final )?answer(?: is)?[ \t*_]{0,4}[:=]?[ \t*_]{0,4}(.*)$", re.I | re.M)
+_ANSWER_LINE = re.compile(
+    r"^[ \t>*_#-]{0,8}(?:the )?(?:final )?answer(?: is)?[ \t*_]{0,4}[:=]?[ \t*_]{0,4}(.*)$", re.IGNORECASE | re.MULTILINE
+)
 _NUMBER = re.compile(r"[-+\u2212]?[$]?(?:[0-9][0-9,]{0,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40})(?:/[0-9]{1,40})?%?")
 
 
@@ -32,10 +34,8 @@ def marked_answer(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """The last number in a text, as it is written there, or None."""
-    found = None
-    for found in _NUMBER.finditer(text[-LONGEST_TEXT:]):
-        pass
-    return found.group().rstrip(",") if found else None
+    written = _NUMBER.findall(text[-LONGEST_TEXT:])
+    return written[-1].rstrip(",") if written else None
 
 
 def _after_hashes(text: str) -> str | None:

@@ -19,7 +19,7 @@ from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import ScoreBatch
 
 Aggregation = Literal["last", "min", "prod", "mean"]
-FRAMING_TOKENS = 8  # room in the reservation for what a reward model puts round the answer, e.g. an end-of-sequence token
+FRAMING_TOKENS = 8  # room in the reservation for what a reward model puts round the answer, e.g. an end token
 
 
 @register(

@@ -37,11 +37,11 @@ class Scorer(Protocol):
 
     @property
     def range(self) -> tuple[float, float]:
-        """Lowest and highest score, both possible."""
+        """Lowest and highest score; an infinite end means that there is none. Scores themselves are finite."""
         ...
 
     def cost(self, prompt_tokens: int, tokens: int) -> int:
-        """Upper bound of the tokens it runs for one node: reserved before the node is drawn. Grows with both numbers."""
+        """Upper bound of the tokens it runs for one node, reserved before the node is drawn; grows with both numbers."""
         ...
 
     async def score(self, nodes: Sequence[Node], problem: Problem, backend: Backend) -> ScoreBatch:
@@ -66,7 +66,7 @@ async def checked_scores(scorer: Scorer, nodes: Sequence[Node], problem: Problem
     if values.shape != (len(nodes),):
         raise ScorerError(f"{name} gave scores of shape {values.shape} for {len(nodes)} nodes: it must give one each")
     low, high = scorer.range
-    wrong = np.flatnonzero(~((values >= low) & (values <= high)))  # NaN fails both comparisons
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= low) & (values <= high)))
     if wrong.size:
         raise ScorerError(
             f"{name} scored node {wrong[0]} of problem {problem.id!r} with {values[wrong[0]]}, outside its range "

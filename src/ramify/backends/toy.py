@@ -1,0 +1,305 @@
+"""The enumerable model: a few tokens, a few positions, a given table; a method's law can be checked on it exactly.
+
+It offers every capability, counts what it runs to the token, and can be told how slowly each branch runs, so that
+results can be shown to depend neither on the order of completion nor on the size of the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from ramify.backends.base import Capability, FloatArray, Node, StepEnd, StepScores, Usage
+from ramify.errors import CapabilityError, EngineError, PromptTooLongError, RequestError
+from ramify.randomness import BranchKey, key_arrays, uniform
+from ramify.sampling import Prompt, SamplingParams, TokenIds
+
+RewardTable = Callable[[TokenIds], float]
+"""A process reward: the tokens so far to a number (in [0, 1] unless a fault is being tested)."""
+
+_UNDERSTOOD = {"temperature", "max_tokens", "stop", "stop_strings", "stop_token_ids", "logprobs"}
+_UNDERSTOOD |= {"include_stop_str_in_output", "seed", "skip_special_tokens", "detokenize"}
+
+
+@dataclass(frozen=True, slots=True)
+class ToyModel:
+    """A language model that can be written down.
+
+    Attributes:
+        texts: the text of each token; the end-of-sequence token's is usually empty.
+        table: for every prefix that can occur, the next token's probabilities: [len(texts)], sum 1.
+        eos: the end-of-sequence token.
+    """
+
+    texts: tuple[str, ...]
+    table: Mapping[TokenIds, FloatArray]
+    eos: int = 0
+
+    @classmethod
+    def random(cls, seed: int = 0, texts: tuple[str, ...] = ("", "a", "b\n", "c\n"), depth: int = 4) -> ToyModel:
+        """A table of Dirichlet draws over answers of at most `depth` tokens; the last of them is always token 0."""
+        generator = np.random.default_rng(seed)
+        end = np.eye(len(texts))[0]
+        table = {
+            prefix: generator.dirichlet(np.ones(len(texts))) if length < depth - 1 else end
+            for length in range(depth)
+            for prefix in itertools.product(range(1, len(texts)), repeat=length)
+        }
+        return cls(texts, table)
+
+    def text(self, tokens: TokenIds) -> str:
+        """The text of some tokens."""
+        return "".join(self.texts[token] for token in tokens)
+
+    def conditional(self, prefix: TokenIds, temperature: float = 1.0) -> FloatArray:
+        """Probabilities of the next token at a temperature (0: all on the most likely one, ties to the lowest id)."""
+        given = np.asarray(self.table[prefix], dtype=np.float64)
+        if temperature == 0:
+            return np.asarray(np.eye(len(given))[int(given.argmax())], dtype=np.float64)
+        powered = np.where(given > 0, given / given.max(), 0.0) ** (1.0 / temperature)
+        return np.asarray(powered / powered.sum(), dtype=np.float64)
+
+    def law(self, temperature: float = 1.0) -> dict[TokenIds, float]:
+        """Every answer that can be drawn, with its exact probability. The values sum to 1."""
+        finished: dict[TokenIds, float] = {}
+        open_prefixes: dict[TokenIds, float] = {(): 1.0}
+        while open_prefixes:
+            grown: dict[TokenIds, float] = {}
+            for prefix, mass in open_prefixes.items():
+                for token, chance in enumerate(self.conditional(prefix, temperature)):
+                    if chance > 0:
+                        (finished if token == self.eos else grown)[(*prefix, token)] = mass * float(chance)
+            open_prefixes = grown
+        return finished
+
+
+class ToyBackend:
+    """A `Backend` over a `ToyModel`.
+
+    Args:
+        model: the law.
+        rewards: reward models by name.
+        pace: how many turns of the event loop a branch waits before each of its tokens; None means one.
+        batch_size: how many branches may run at once; None means any number.
+        max_model_len: tokens of prompt and answer together.
+    """
+
+    capabilities = frozenset(Capability)
+
+    def __init__(
+        self,
+        model: ToyModel,
+        rewards: Mapping[str, RewardTable] | None = None,
+        pace: Callable[[BranchKey], int] | None = None,
+        batch_size: int | None = None,
+        max_model_len: int = 64,
+    ) -> None:
+        self.model = model
+        self.rewards = dict(rewards or {})
+        self.pace = pace
+        self.max_model_len = max_model_len
+        self.usage = Usage()
+        self.live: set[BranchKey] = set()
+        """Branches that hold memory: made and not released yet."""
+        self.released: list[BranchKey] = []
+        self.cancelled = 0
+        """Continuations stopped before they were done."""
+        self._slots = asyncio.Semaphore(batch_size) if batch_size else None
+        self._prefilled: set[BranchKey] = set()
+        self._running: dict[BranchKey, set[asyncio.Task[Node]]] = {}
+
+    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
+        """The root over a prompt. The table does not depend on the prompt; its tokens only count."""
+        tokens = _prompt_tokens(prompt)
+        if len(tokens) >= self.max_model_len:
+            raise PromptTooLongError(
+                f"prompt has {len(tokens)} tokens; the model's context is {self.max_model_len}: shorten it"
+            )
+        self.live.add(key)
+        return Node(key, prompt_tokens=tokens, usage=usage if usage is not None else Usage())
+
+    async def extend(
+        self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
+    ) -> AsyncIterator[Node]:
+        """Draw `n` continuations, each yielded when it is done."""
+        self._check(node, params)
+        self._count_prompt(node, n)
+        done: asyncio.Queue[asyncio.Task[Node]] = asyncio.Queue()
+        below = self._running.setdefault(node.key, set())
+        tasks = []
+        for index in range(first_child, first_child + n):
+            task = asyncio.create_task(self._continue(node, node.key.child(index), params, step_end))
+            task.add_done_callback(done.put_nowait)
+            tasks.append(task)
+        below.update(tasks)
+        try:
+            for _ in tasks:
+                finished = await done.get()
+                below.discard(finished)
+                if finished.cancelled():
+                    raise EngineError("the branch was released while it ran")
+                yield finished.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            below.difference_update(tasks)
+
+    async def logprobs(self, node: Node, continuations: Sequence[TokenIds]) -> list[FloatArray]:
+        """Log-probabilities of continuations, straight from the table (minus infinity for what cannot be drawn)."""
+        self._count(node, calls=1, probe=sum(map(len, continuations)))
+        return [
+            np.array([self._logprob((*node.tokens, *tokens[:at]), tokens[at]) for at in range(len(tokens))])
+            for tokens in continuations
+        ]
+
+    async def reward(self, nodes: Sequence[Node], model: str) -> list[StepScores]:
+        """The reward table's value at each step's end so far; a node's whole text is charged."""
+        if model not in self.rewards:
+            raise RequestError(f"no reward model {model!r} here; there are: {', '.join(self.rewards) or 'none'}")
+        await asyncio.sleep(0)
+        scores = [self._step_scores(node, self.rewards[model]) for node in nodes]
+        for node, score in zip(nodes, scores, strict=True):
+            self._count(node, calls=1, verifier=score.num_tokens)
+        return scores
+
+    def release(self, nodes: Iterable[Node]) -> None:
+        """Forget nodes and stop what runs below them."""
+        for node in nodes:
+            self.live.discard(node.key)
+            self.released.append(node.key)
+            for task in self._running.get(node.key, ()):
+                task.cancel()
+
+    def encode(self, text: str) -> TokenIds:
+        """Tokens of a text, the longest match first. Raises `RequestError` for a text that has none."""
+        by_length = sorted((t for t in range(len(self.model.texts)) if self.model.texts[t]), key=self._text_length)
+        tokens: list[int] = []
+        while text:
+            match = next((token for token in by_length if text.startswith(self.model.texts[token])), None)
+            if match is None:
+                raise RequestError(f"{text!r} is no text of the toy model's tokens {self.model.texts!r}")
+            tokens.append(match)
+            text = text[len(self.model.texts[match]) :]
+        return tuple(tokens)
+
+    def _text_length(self, token: int) -> int:
+        return -len(self.model.texts[token])
+
+    async def _continue(
+        self, parent: Node, key: BranchKey, params: SamplingParams, step_end: StepEnd | None
+    ) -> Node:
+        try:
+            if self._slots is None:
+                return await self._draw(parent, key, params, step_end)
+            async with self._slots:
+                return await self._draw(parent, key, params, step_end)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def _draw(self, parent: Node, key: BranchKey, params: SamplingParams, step_end: StepEnd | None) -> Node:
+        tokens = list(parent.tokens)
+        logprobs = list(parent.token_logprobs) if parent.token_logprobs is not None else []
+        room = self.max_model_len - len(parent.prompt_tokens) - len(tokens)
+        limit = room if params.max_tokens is None else min(room, params.max_tokens)
+        text, reason, at_step_end = parent.text, None, False
+        start = len(tokens)
+        while reason is None and not at_step_end:
+            if len(tokens) - start >= limit:
+                reason = "length"
+                break
+            for _ in range(1 if self.pace is None else self.pace(key)):
+                await asyncio.sleep(0)
+            chances = self.model.conditional(tuple(tokens), params.temperature)
+            token = _inverse_cdf(chances, key, len(tokens))
+            logprobs.append(self._logprob(tuple(tokens), token))
+            tokens.append(token)
+            self._count(parent, generated=1)
+            text += self.model.texts[token]
+            text, reason = self._finish(text, token, len(parent.text), params)
+            at_step_end = reason is None and _ends_step(text[len(parent.text) :], token, len(tokens) - start, step_end)
+        self.live.add(key)
+        known = params.logprobs is not None and (parent.parent is None or parent.token_logprobs is not None)
+        return Node(
+            key=key,
+            parent=parent,
+            tokens=tuple(tokens),
+            text=text,
+            prompt_tokens=parent.prompt_tokens,
+            token_logprobs=tuple(logprobs) if known else None,
+            finish_reason=reason,
+            step_end=at_step_end,
+            num_new_tokens=len(tokens) - start,
+            usage=parent.usage,
+        )
+
+    def _finish(self, text: str, token: int, start: int, params: SamplingParams) -> tuple[str, str | None]:
+        if token == self.model.eos or token in params.stop_token_ids:
+            return text, "stop"
+        for stop in params.stop_strings:
+            found = text.find(stop, start)
+            if found >= 0:
+                return text[: found + (len(stop) if params.include_stop_str_in_output else 0)], "stop"
+        return text, None
+
+    def _step_scores(self, node: Node, table: RewardTable) -> StepScores:
+        ends = [at + 1 for at, token in enumerate(node.tokens) if self.model.texts[token].endswith("\n")]
+        if not ends or ends[-1] != len(node.tokens):
+            ends.append(len(node.tokens))
+        scores = tuple(table(node.tokens[:end]) for end in ends)
+        return StepScores(scores, len(node.prompt_tokens) + len(node.tokens))
+
+    def _logprob(self, prefix: TokenIds, token: int) -> float:
+        chance = float(self.model.table[prefix][token])
+        return float(np.log(chance)) if chance > 0 else -np.inf
+
+    def _count_prompt(self, node: Node, n: int) -> None:
+        """A root's prompt is run for its first continuation and shared by the others."""
+        length = len(node.prompt_tokens) * n if node.parent is None else 0
+        first = 0 if node.parent is not None or node.key in self._prefilled else len(node.prompt_tokens)
+        self._prefilled.add(node.key)
+        self._count(node, calls=1, prompt=length, prompt_cached=length - first)
+
+    def _count(self, node: Node, **counts: int) -> None:
+        ran = Usage(**counts)
+        self.usage.add(ran)
+        node.usage.add(ran)
+
+    def _check(self, node: Node, params: SamplingParams) -> None:
+        if not node.open:
+            raise RequestError(f"the node is finished ({node.finish_reason}); only open nodes can be extended")
+        if node.key not in self.live:
+            raise RequestError("the node was released; keep it until its last extension")
+        default = SamplingParams()
+        for name in (field.name for field in fields(params)):
+            if name not in _UNDERSTOOD and getattr(params, name) != getattr(default, name):
+                raise CapabilityError(f"the toy model does not know {name}={getattr(params, name)!r}: leave it out")
+
+
+def _inverse_cdf(chances: FloatArray, key: BranchKey, position: int) -> int:
+    heights = np.cumsum(chances)
+    mark = uniform(key_arrays([key]), np.array([position]))[0] * heights[-1]
+    return int(np.searchsorted(heights, mark, side="right"))
+
+
+def _ends_step(new_text: str, token: int, num_new: int, step_end: StepEnd | None) -> bool:
+    if step_end is None:
+        return False
+    if token in step_end.stop_token_ids or any(stop in new_text for stop in step_end.stop):
+        return True
+    return step_end.max_tokens is not None and num_new >= step_end.max_tokens
+
+
+def _prompt_tokens(prompt: Prompt) -> TokenIds:
+    if isinstance(prompt, str):
+        return tuple(prompt.encode())
+    if isinstance(prompt, Mapping):
+        return _prompt_tokens(prompt.get("prompt_token_ids") or prompt.get("prompt", ""))
+    return tuple(
+        token for part in prompt for token in (str(part["content"]).encode() if isinstance(part, Mapping) else (part,))
+    )

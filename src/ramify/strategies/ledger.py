@@ -1,0 +1,73 @@
+"""`Ledger`: every token that the backend ran for one result, by purpose. Its sums equal the backend's own count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ramify.backends.base import Usage
+from ramify.strategies.budget import Prices
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What a result cost.
+
+    Attributes:
+        prompt: prompt tokens presented to the model, cached ones included.
+        prompt_cached: of these, the tokens whose KV was there already (a fork's or the prefix cache's).
+        generated: tokens drawn by the method's own branches.
+        verifier: tokens that scorers ran.
+        probe: tokens of probes (scored continuations, trial answers).
+        program: tokens drawn by calls of a program (critics, judges, planners).
+        discarded: of `generated`, the tokens on no candidate's path: dropped, cancelled or superseded work.
+        saved: tokens that candidates share through forks instead of drawing them again.
+        calls: calls of the backend.
+        wall_s: seconds from start to result.
+        cost: dollars under the budget's prices.
+    """
+
+    prompt: int = 0
+    prompt_cached: int = 0
+    generated: int = 0
+    verifier: int = 0
+    probe: int = 0
+    program: int = 0
+    discarded: int = 0
+    saved: int = 0
+    calls: int = 0
+    wall_s: float = 0.0
+    cost: float = 0.0
+
+    @property
+    def total_tokens(self) -> int:
+        """What a token budget caps: generated, verifier, probe and program tokens."""
+        return self.generated + self.verifier + self.probe + self.program
+
+    @classmethod
+    def of(cls, meters: Mapping[str, Usage], prices: Prices, **counts: Any) -> Ledger:
+        """The ledger of some meters: ``generated`` for the method's own tree, the other purses by name."""
+        main = meters["generated"]
+        everything = Usage()
+        for meter in meters.values():
+            everything.add(meter)
+
+        def drawn_for(purse: str) -> int:
+            return meters[purse].generated if purse in meters else 0
+
+        return cls(
+            prompt=everything.prompt,
+            prompt_cached=everything.prompt_cached,
+            generated=main.generated,
+            verifier=everything.verifier + drawn_for("verifier"),
+            probe=everything.probe + drawn_for("probe"),
+            program=drawn_for("program"),
+            calls=everything.calls,
+            cost=prices.cost(everything),
+            **counts,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All entries and `total_tokens`, for JSON."""
+        return {**asdict(self), "total_tokens": self.total_tokens}

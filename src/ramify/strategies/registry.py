@@ -1,0 +1,157 @@
+"""What a strategy is, how one is registered, and how a spec such as ``best-of-n:n=16,agg=min,temperature=0.7`` is read.
+
+The options of a spec may be the strategy's own fields, its scorer's fields, or fields of `SamplingParams`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from ramify import registry
+from ramify.backends.base import Capability
+from ramify.errors import ConfigError
+from ramify.registry import Trade, option_types, parse_spec, read_value
+from ramify.sampling import SamplingParams
+from ramify.scoring.problem import Problem
+from ramify.scoring.scorers import Scorer
+from ramify.strategies.context import Context
+from ramify.strategies.result import Result
+from ramify.strategies.steps import StepSplitter
+
+DEFAULT_SAMPLING = SamplingParams(temperature=0.8, max_tokens=None)
+"""Warm enough that samples differ; answers may be as long as the context allows."""
+S = TypeVar("S", bound=type)
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """An inference-time method: frozen configuration, and plain control flow over a `Context`."""
+
+    @property
+    def name(self) -> str:
+        """What a spec calls it."""
+        ...
+
+    @property
+    def requires(self) -> frozenset[Capability]:
+        """Capabilities without which it cannot run."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How its tokens are drawn; ``max_tokens`` limits a whole answer."""
+        ...
+
+    async def run(self, problem: Problem, context: Context) -> Result:
+        """Answer the problem, usually by ending in ``context.result(...)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of the strategies here: how tokens are drawn.
+
+    Attributes:
+        sampling: temperature 0.8 and answers up to the context's end, unless said otherwise.
+    """
+
+    name: ClassVar[str] = ""
+    sampling: SamplingParams = dataclasses.field(default=DEFAULT_SAMPLING, kw_only=True)
+
+    @property
+    def requires(self) -> frozenset[Capability]:
+        """Nothing that every backend would not offer, besides what its scorer needs."""
+        scorer: Scorer | None = getattr(self, "scorer", None)
+        return frozenset() if scorer is None else scorer.needs
+
+
+def strategy(name: str, *, kind: Trade, paper: str = "", needs: Iterable[str] = ()) -> Callable[[S], S]:
+    """Class decorator: register a strategy. `kind` is what it trades (see `registry.Trade`)."""
+
+    def enter(cls: S) -> S:
+        cls.name = name  # type: ignore[attr-defined]
+        page = f"techniques/{name}.md"
+        return registry.register(name, kind="strategy", trade=kind, needs=needs, paper=paper, page=page)(cls)
+
+    return enter
+
+
+def parse_strategy(spec: str, sampling: SamplingParams = DEFAULT_SAMPLING) -> Strategy:
+    """Make the strategy that a spec describes; `sampling` holds for what the spec leaves open.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value that does not work.
+        SamplingParamsError: a sampling option is out of its range.
+    """
+    name, options = parse_spec(spec)
+    factory = registry.technique("strategy", name).factory
+    own = option_types(factory)
+    own.pop("sampling", None)
+    arguments: dict[str, Any] = {}
+    if "scorer" in own:
+        arguments["scorer"] = _scorer(factory, options, own)
+    for_sampling = option_types(SamplingParams)
+    changes: dict[str, Any] = {}
+    for key, text in options.items():
+        if key in own:
+            arguments[key] = _own_value(text, own[key], f"{name}:{key}")
+        elif key in for_sampling:
+            changes[key] = read_value(text, for_sampling[key], f"{name}:{key}")
+        else:
+            known = sorted({*own, *_fields_of(arguments.get("scorer")), *for_sampling})
+            raise ConfigError(f"{name} has no option {key!r}: choose from {', '.join(known)}")
+    made: Strategy = factory(**arguments, sampling=sampling.with_(**changes))
+    return made
+
+
+def describe(strategy: Strategy) -> str:
+    """The spec of a strategy: its name and every option that is not the default."""
+    parts = _differences(strategy, type(strategy)())
+    return strategy.name + (":" + ",".join(parts) if parts else "")
+
+
+def _scorer(factory: Callable[..., Any], options: dict[str, str], own: dict[str, Any]) -> Scorer:
+    """Take the options that belong to the scorer out of `options` and make it."""
+    default: Scorer = factory().scorer
+    wanted = options.pop("scorer", None)
+    build = registry.technique("scorer", wanted).factory if wanted is not None else type(default)
+    types = option_types(build)
+    taken = [key for key in options if key in types and key not in own]
+    values = {key: read_value(options.pop(key), types[key], f"scorer:{key}") for key in taken}
+    made: Scorer = build(**values)
+    return made
+
+
+def _own_value(text: str, wanted: Any, where: str) -> Any:
+    if wanted is StepSplitter:
+        return registry.build("splitter", f"tokens:k={text}" if text.isdigit() else text)
+    return read_value(text, wanted, where)
+
+
+def _fields_of(made: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(made)] if dataclasses.is_dataclass(made) else []
+
+
+def _differences(made: Any, default: Any) -> list[str]:
+    """``field=value`` for each field in which two configurations differ; those of scorer and sampling stand beside."""
+    parts: list[str] = []
+    for name in _fields_of(made):
+        value, usual = getattr(made, name), getattr(default, name)
+        if value == usual:
+            continue
+        if name == "sampling" or (name == "scorer" and type(value) is type(usual)):
+            parts += _differences(value, usual)
+        elif name == "scorer":
+            parts.append(f"scorer={_registered_name(value)}")
+            parts += _differences(value, type(value)()) if dataclasses.is_dataclass(value) else []
+        else:
+            parts.append(f"{name}={value}")
+    return parts
+
+
+def _registered_name(scorer: Scorer) -> str:
+    names = [entry.name for entry in registry.techniques("scorer") if entry.factory is type(scorer)]
+    return names[0] if names else type(scorer).__name__

@@ -1,0 +1,150 @@
+"""The runtime: runs strategies, and turns whatever stops one (budget, deadline, cancel) into a valid result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from ramify.backends.base import Backend, require
+from ramify.errors import BudgetExhausted
+from ramify.randomness import BranchKey
+from ramify.scoring.equivalence import Equivalence, MarkedAnswer
+from ramify.scoring.problem import Problem
+from ramify.strategies.budget import Budget
+from ramify.strategies.context import Context
+from ramify.strategies.registry import Strategy, describe
+from ramify.strategies.result import Result, StopReason
+from ramify.strategies.trace import AnyEvent, Started, Stopped
+
+DEFAULT_CONCURRENCY = 32  # problems at once: enough to fill an engine's batch, few enough to keep their KV
+
+
+async def solve(
+    strategy: Strategy,
+    problem: Problem,
+    backend: Backend,
+    *,
+    budget: Budget | None = None,
+    seed: int = 0,
+    equivalence: Equivalence | None = None,
+    listener: Callable[[AnyEvent], None] | None = None,
+    cancel: asyncio.Event | None = None,
+) -> Result:
+    """Run one strategy on one problem.
+
+    Args:
+        budget: the hard cap; none by default.
+        seed: with the problem's task and id it decides every draw.
+        equivalence: what makes two answers the same; marked answers and numbers by default.
+        listener: called with each trace event, for progress displays.
+        cancel: when it is set, the run stops and gives its best answer so far.
+
+    Returns:
+        A valid result in every case; without a deadline or a cancel it depends on the arguments alone.
+
+    Raises:
+        CapabilityError: the backend lacks what the strategy needs; before the first token.
+        ScorerError, RequestError, EngineError: a scorer or the backend failed.
+    """
+    require(backend, strategy.requires, f"strategy {strategy.name!r}")
+    budget = budget or Budget()
+    key = BranchKey.root(seed, f"{problem.task}/{problem.id}")
+    equivalence = equivalence or MarkedAnswer()
+    context = Context(problem, backend, key, strategy.sampling, budget, equivalence, listener)
+    context.emit(Started(problem.id, describe(strategy), seed))
+    run = asyncio.create_task(strategy.run(problem, context))
+    try:
+        stopped = await _stopped_by(run, budget.seconds, cancel)
+        run.cancel()
+        await asyncio.wait([run])
+        result = _outcome(run, context, stopped)
+    finally:
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await context.close()
+    context.check()
+    result = replace(result, ledger=context.ledger(), problem_id=problem.id, strategy=describe(strategy))
+    context.emit(Stopped(result.stop_reason, result.ledger.total_tokens))
+    return result
+
+
+async def solve_many(
+    strategy: Strategy,
+    problems: Iterable[Problem],
+    backend: Backend,
+    *,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    on_result: Callable[[Problem, Result], None] | None = None,
+    on_error: Callable[[Problem, Exception], None] | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    equivalence: Equivalence | None = None,
+) -> list[Result | None]:
+    """Run a strategy on many problems, `concurrency` at a time; they share the backend's batch and nothing else.
+
+    Args:
+        on_result: called as each result comes, in any order.
+        on_error: called for a problem that failed; its result is None and the others go on. Without it the first
+            failure stops all and is raised.
+        budget: of each problem.
+
+    Returns:
+        Results in the order of the problems.
+    """
+    waiting = list(problems)
+    results: list[Result | None] = [None] * len(waiting)
+    places = iter(range(len(waiting)))
+
+    async def work() -> None:
+        for place in places:
+            problem = waiting[place]
+            try:
+                result = await solve(strategy, problem, backend, budget=budget, seed=seed, equivalence=equivalence)
+            except Exception as error:
+                if on_error is None:
+                    raise
+                on_error(problem, error)
+                continue
+            results[place] = result
+            if on_result is not None:
+                on_result(problem, result)
+
+    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(waiting)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return results
+
+
+async def _stopped_by(
+    run: asyncio.Task[Result], seconds: float | None, cancel: asyncio.Event | None
+) -> StopReason | None:
+    """Wait for the run, the deadline or the cancel; None if the run ended by itself."""
+    waits: set[asyncio.Task[Any]] = {run}
+    watcher = asyncio.create_task(cancel.wait()) if cancel is not None else None
+    if watcher is not None:
+        waits.add(watcher)
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if watcher is not None:
+            watcher.cancel()
+    if run.done():
+        return None
+    return "cancelled" if cancel is not None and cancel.is_set() else "budget"
+
+
+def _outcome(run: asyncio.Task[Result], context: Context, stopped: StopReason | None) -> Result:
+    if run.cancelled():
+        return context.conclude(stopped or "cancelled")
+    error = run.exception()
+    if isinstance(error, BudgetExhausted):
+        return context.conclude(stopped or "budget")
+    if error is not None:
+        raise error
+    return run.result()
