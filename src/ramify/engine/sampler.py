@@ -29,6 +29,7 @@ class Draw:
     error: RamifyError | None = None
 
 
+@torch.inference_mode()
 def sample(logits: torch.Tensor, sequences: AbstractSequence[Sequence]) -> list[Draw]:
     """Draw the next token of each sequence.
 

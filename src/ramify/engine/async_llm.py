@@ -1,0 +1,140 @@
+"""`AsyncLLM`: the same model for asyncio programs: streaming, cancelling, many callers in one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from ramify.config import EngineConfig
+from ramify.engine.async_engine import AsyncEngine
+from ramify.engine.loading import load_engine
+from ramify.engine.outputs import RequestOutput
+from ramify.engine.request import EngineRequest, SequenceOutput
+from ramify.engine.requests import RunningRequest
+from ramify.errors import RequestError
+from ramify.randomness import BranchKey
+from ramify.sampling import Message, Prompt, SamplingParams, TokenIds
+from ramify.text.tokenizer import Tokenizer, load_tokenizer
+
+
+class AsyncLLM:
+    """An engine with text in front, for asyncio.
+
+    Args:
+        model: a bundled name ("nano", "nano-drafter", "nano-prm"), a checkpoint's folder, or a hub id.
+        engine_options: fields of `EngineConfig`.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], **engine_options: Any) -> None:
+        self.config = EngineConfig.from_options(engine_options)
+        core, folder = load_engine(model, self.config)
+        self.engine = AsyncEngine(core)
+        self.tokenizer: Tokenizer = load_tokenizer(folder)
+        self._numbers = itertools.count()
+        self._running: dict[str, _Stream] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all requests (their streams finish with "abort") and give the engine's thread back."""
+        for request_id in list(self._running):
+            await self.abort(request_id)
+        await self.engine.close()
+
+    async def generate(
+        self, prompt: Prompt, sampling_params: SamplingParams | None = None, request_id: str | None = None
+    ) -> AsyncIterator[RequestOutput]:
+        """Stream a request: each item is the same `RequestOutput`, further on. Leaving the loop cancels the request.
+
+        Raises:
+            RequestError: it cannot be served, or the id is in use.
+            EngineError: it failed while it ran.
+        """
+        params = sampling_params or SamplingParams()
+        ids = self.tokenizer.prompt_ids(prompt)
+        text = prompt if isinstance(prompt, str) else None
+        async for output in self._stream(ids, text, params, request_id):
+            yield output
+
+    async def chat(
+        self, messages: Sequence[Message], sampling_params: SamplingParams | None = None, request_id: str | None = None
+    ) -> AsyncIterator[RequestOutput]:
+        """The same for a conversation, through the model's chat template."""
+        text = self.tokenizer.apply_chat_template(messages)
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        async for output in self._stream(ids, text, sampling_params or SamplingParams(), request_id):
+            yield output
+
+    async def abort(self, request_id: str) -> None:
+        """Cancel a request: its blocks are free before the next step. Unknown ids are ignored."""
+        stream = self._running.pop(request_id, None)
+        if stream is not None:
+            self.engine.drop(stream.request.sequence_ids)
+            stream.abort()
+
+    async def _stream(
+        self, ids: TokenIds, text: str | None, params: SamplingParams, request_id: str | None
+    ) -> AsyncIterator[RequestOutput]:
+        name = request_id if request_id is not None else f"request-{next(self._numbers)}"
+        if name in self._running:
+            raise RequestError(f"request id {name!r} is in use: choose another, or wait for it to end")
+        stream = _Stream(self.engine)
+        key = BranchKey.root(params.seed) if params.seed is not None else BranchKey.root(self.config.seed, name)
+        sequence_ids = await self.engine.add(EngineRequest(ids, params, key), stream.push)
+        stream.start(RunningRequest(name, text, ids, params, sequence_ids, self.tokenizer))
+        self._running[name] = stream
+        try:
+            while not stream.request.output.finished:
+                await stream.news()
+                if stream.request.error is not None:
+                    raise stream.request.error
+                yield stream.request.output
+        finally:
+            self._running.pop(name, None)
+            self.engine.drop(stream.request.sequence_ids)
+
+
+class _Stream:
+    """One caller's view of its request."""
+
+    request: RunningRequest
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._changed = asyncio.Event()
+        self._early: list[SequenceOutput] | None = []
+
+    def start(self, request: RunningRequest) -> None:
+        """The sequences' ids are known now; take what came before."""
+        self.request = request
+        early, self._early = self._early or [], None
+        for output in early:
+            self.push(output)
+
+    def push(self, output: SequenceOutput) -> None:
+        if self._early is not None:
+            self._early.append(output)
+            return
+        if self.request.push(output):
+            self._engine.finish(output.sequence_id)
+        self._changed.set()
+
+    def abort(self) -> None:
+        for completion in self.request.output.outputs:
+            completion.finish_reason = completion.finish_reason or "abort"
+        self.request.output.finished = True
+        self._changed.set()
+
+    async def news(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
