@@ -157,7 +157,8 @@ async def draw_pool(
             have = len(known.get(problem.id, ()))
             if have < n:
                 async with slots:
-                    key = BranchKey.root(seed, problem.id)
+                    # The key that a strategy's run has: its samples are the pool's.
+                    key = BranchKey.root(seed, f"{problem.task}/{problem.id}")
                     new = await _draw(task, problem, backend, params, key, range(have, n), reward_models)
                 journal.append(asdict(sample) for sample in new)
             done += 1
