@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-TOKENIZER_VOCABULARY = 384
+TOKENIZER_VOCABULARY = 360
 VOCAB_SIZE = 389  # the model's: odd, and larger than the tokenizer's, as padded vocabularies are
 _TEXTS = (
     "Tom has 12 apples and buys 7 more. 12 + 7 = 19. How many are left? The answer is 19.",

@@ -150,6 +150,11 @@ def _compile(source: str) -> Any:
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    class Sandbox(ImmutableSandboxedEnvironment):
+        def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
+            """Refuse at once; Jinja itself would go on with an empty value."""
+            raise jinja2.exceptions.SecurityError(f"access to {attribute!r} of a {type(obj).__name__}")
+
     class Generation(Extension):
         """``{% generation %}`` marks what a trainer learns from; for a prompt it is only its content."""
 
@@ -159,9 +164,7 @@ def _compile(source: str) -> Any:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
-    )
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now

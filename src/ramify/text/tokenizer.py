@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, processors
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from ramify.errors import CheckpointError, ModelError, RequestError
@@ -200,7 +200,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise CheckpointError(f"{folder / TOKENIZER_FILE} cannot be read ({error}): fetch it again") from error
     named = {name: _token_of(config[name]).content for name in _NAMED_TOKENS if config.get(name) is not None}
     _add_missing(backend, config, named)
-    _set_start_and_end(backend, config, named)
     return Tokenizer(backend, named, load_chat_template(folder, config, named))
 
 
@@ -248,17 +247,6 @@ def _add_missing(backend: Backend, config: Mapping[str, Any], named: Mapping[str
 def _several(given: Any) -> list[Any]:
     """Extra special tokens: a list, or (in newer files) names and tokens."""
     return list(given.values()) if isinstance(given, Mapping) else list(given or ())
-
-
-def _set_start_and_end(backend: Backend, config: Mapping[str, Any], named: Mapping[str, str]) -> None:
-    """Where the config says whether texts start and end with their tokens, that counts over `tokenizer.json`."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    start = named.get("bos_token") if config.get("add_bos_token") else None
-    end = named.get("eos_token") if config.get("add_eos_token") else None
-    parts = ([f"{start}:0"] if start else []) + ["$A:0"] + ([f"{end}:0"] if end else [])
-    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys((start, end)) if token]
-    backend.post_processor = processors.TemplateProcessing(single=parts, pair=[*parts, "$B:1"], special_tokens=ids)
 
 
 def _convert(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
