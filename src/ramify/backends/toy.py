@@ -137,16 +137,18 @@ class ToyBackend:
             tasks.append(task)
         below.update(tasks)
         try:
-            for _ in tasks:
+            for _ in range(n):
                 finished = await done.get()
                 below.discard(finished)
+                tasks.remove(finished)
                 if finished.cancelled():
                     raise EngineError("the branch was released while it ran")
                 yield finished.result()
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            undelivered = await asyncio.gather(*tasks, return_exceptions=True)
+            self.live.difference_update(node.key for node in undelivered if isinstance(node, Node))
             below.difference_update(tasks)
 
     async def logprobs(self, node: Node, continuations: Sequence[TokenIds]) -> list[FloatArray]:

@@ -1,0 +1,123 @@
+"""The laws every strategy keeps, as checks that a plug-in calls in its own tests: ``check_strategy(MyStrategy())``.
+
+They run on the enumerable toy model, where the count of every token is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+
+from ramify.backends.toy import ToyBackend, ToyModel
+from ramify.randomness import BranchKey
+from ramify.sampling import TokenIds
+from ramify.scoring.equivalence import KeyedBy
+from ramify.scoring.problem import Problem
+from ramify.strategies.budget import Budget
+from ramify.strategies.registry import Strategy
+from ramify.strategies.result import Result
+from ramify.strategies.runtime import solve
+from ramify.strategies.trace import AnyEvent
+
+PROBLEM = Problem("toy", "xy")
+BY_TEXT = KeyedBy(lambda text, problem: text.strip() or None)
+BUDGETS = (1, 2, 5, 9, 17, 40, 77, 150, 400)
+
+
+def rising_reward(tokens: TokenIds) -> float:
+    """A process reward that tells prefixes apart and stays inside (0, 1)."""
+    return (1 + sum((place + 2) * token for place, token in enumerate(tokens)) % 7) / 8
+
+
+def toy_backend(
+    seed: int = 0, pace: Callable[[BranchKey], int] | None = None, batch_size: int | None = None
+) -> ToyBackend:
+    """A toy backend with a reward under the default reward model's name and room for 24 tokens."""
+    model = ToyModel.random(seed)
+    return ToyBackend(model, {"nano-prm": rising_reward}, pace, batch_size, max_model_len=24)
+
+
+def check_strategy(strategy: Strategy, problem: Problem = PROBLEM) -> None:
+    """Check all laws that hold for every strategy.
+
+    Raises:
+        AssertionError: names the law and the circumstances.
+    """
+    check_one_answer_per_seed(strategy, problem)
+    check_budget_and_ledger(strategy, problem)
+    check_stopping_at_any_moment(strategy, problem)
+
+
+def check_one_answer_per_seed(strategy: Strategy, problem: Problem = PROBLEM) -> None:
+    """The result does not depend on which branch ends first, nor on how many run at once."""
+    for tokens in (None, 60):
+        budget = Budget(tokens=tokens)
+        expected = _signature(_solve(strategy, toy_backend(), problem, budget))
+        for salt in range(4):
+            backend = toy_backend(pace=_uneven(salt), batch_size=[None, 1, 3, 7][salt])
+            found = _signature(_solve(strategy, backend, problem, budget))
+            assert found == expected, f"{strategy.name}: other speeds, other result (budget {tokens}, speeds {salt})"
+
+
+def check_budget_and_ledger(strategy: Strategy, problem: Problem = PROBLEM) -> None:
+    """The budget is never passed, the ledger is the backend's own count, and no branch keeps memory."""
+    for tokens in (None, *BUDGETS):
+        backend = toy_backend(pace=_uneven(1))
+        result = _solve(strategy, backend, problem, Budget(tokens=tokens))
+        check_result(result, backend)
+        limit = tokens if tokens is not None else result.ledger.total_tokens
+        assert result.ledger.total_tokens <= limit, f"{strategy.name} spent {result.ledger} of a budget of {tokens}"
+
+
+def check_stopping_at_any_moment(strategy: Strategy, problem: Problem = PROBLEM) -> None:
+    """A cancel after any number of the event loop's turns gives a valid result and frees everything."""
+    for turns in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55):
+        backend = toy_backend(pace=_uneven(2))
+        result = asyncio.run(_cancelled_after(turns, strategy, backend, problem))
+        check_result(result, backend)
+
+
+def check_result(result: Result, backend: ToyBackend) -> None:
+    """A result is whole: its ledger adds up and its best answer is one of its candidates."""
+    ledger, usage = result.ledger, backend.usage
+    assert (ledger.prompt, ledger.prompt_cached, ledger.calls) == (usage.prompt, usage.prompt_cached, usage.calls)
+    assert (ledger.verifier, ledger.probe) == (usage.verifier, usage.probe)
+    assert ledger.generated + ledger.program == usage.generated
+    assert 0 <= ledger.discarded <= ledger.generated and ledger.saved >= 0
+    assert not backend.live, f"{len(backend.live)} branches were never released"
+    keys = [candidate.node.key for candidate in result.candidates]
+    assert len(keys) == len(set(keys)), "a candidate is listed twice"
+    assert not keys or result.best.key in keys
+    assert result.stop_reason in ("finished", "budget", "certain", "cancelled")
+    Trace = type(result.trace)
+    assert Trace.from_jsonl(result.trace.to_jsonl()).events == result.trace.events
+
+
+def _solve(strategy: Strategy, backend: ToyBackend, problem: Problem, budget: Budget) -> Result:
+    return asyncio.run(solve(strategy, problem, backend, budget=budget, equivalence=BY_TEXT))
+
+
+async def _cancelled_after(turns: int, strategy: Strategy, backend: ToyBackend, problem: Problem) -> Result:
+    cancel = asyncio.Event()
+    run = asyncio.create_task(solve(strategy, problem, backend, equivalence=BY_TEXT, cancel=cancel))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    cancel.set()
+    return await run
+
+
+def _uneven(salt: int) -> Callable[[BranchKey], int]:
+    """Speeds that differ from branch to branch."""
+    return lambda key: 1 + (key.low >> (8 * salt)) % 7
+
+
+def _signature(result: Result) -> tuple[Hashable, ...]:
+    """Everything that must not depend on timing."""
+    candidates = tuple((c.node.key, c.node.tokens, c.score, c.weight, str(c.answer)) for c in result.candidates)
+    ledger = replace(result.ledger, wall_s=0.0, calls=0)  # one call may draw several branches, or each has its own
+    return (result.best.key, str(result.answer), result.stop_reason, candidates, ledger, _events(result.trace.events))
+
+
+def _events(events: list[AnyEvent]) -> str:
+    return "\n".join(map(repr, events))
