@@ -1,4 +1,4 @@
-"""The pieces of an incremental text add up to the whole text, are never broken, and come at once, at no growing cost."""
+"""The pieces of an incremental text add up to the whole text, are never broken, and come at once at a constant cost."""
 
 from __future__ import annotations
 
