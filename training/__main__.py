@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from ramify.evals.tasks import task_names
 from training.data import training_batches
 from training.evaluate import evaluate
 from training.export import BUNDLED, PRM_ENTRY, export, load_bundled
@@ -17,9 +18,9 @@ from training.tokenizer import VOCABULARY, save_tokenizer, train_tokenizer
 from training.train import Recipe, train
 
 POLICY = Shape(VOCABULARY, 192, 512, 5, 6, 2)
-DRAFTER = Shape(VOCABULARY, 64, 128, 1, 2, 1)
+DRAFTER = Shape(VOCABULARY, 96, 256, 1, 3, 1)
 POLICY_RECIPE = Recipe(steps=7000, tokens_per_batch=5120)
-DRAFTER_RECIPE = Recipe(steps=5000)
+DRAFTER_RECIPE = Recipe(steps=5000, seed=1)
 PRM_RECIPE = Recipe(steps=2000, tokens_per_batch=5120, muon_rate=0.005, adam_rate=1e-3)
 PRM_PROBLEMS, PRM_SAMPLES, PRM_TEMPERATURE = 16_384, 4, 1.0
 
@@ -57,8 +58,11 @@ def prm_stage(work: Path, bundled: Path) -> None:
 
 
 def evaluate_stage(work: Path, bundled: Path) -> None:
-    table = evaluate(bundled, problems=500, samples=64, temperature=0.8, seed=0)
-    (work / "evaluation.json").write_text(json.dumps(table, indent=1) + "\n")
+    measured = [
+        evaluate(bundled, work / "pools", task, "test", problems=500, samples=64, temperature=0.8)
+        for task in task_names()
+    ]
+    (work / "evaluation.json").write_text(json.dumps(measured, indent=1) + "\n")
 
 
 def _train_solver(shape: Shape, recipe: Recipe, work: Path, name: str) -> Llama:

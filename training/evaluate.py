@@ -1,161 +1,118 @@
-"""Measures the bundled models on held-out problems: pass@k, majority voting, PRM best-of-n, greedy; all with intervals.
+"""Measures the bundled models on held-out problems: greedy, pass@k, majority voting and PRM best-of-n, with intervals.
 
-Every number comes from one pool of samples a problem. The reference for the model card.
+Every number comes from one pool of samples a problem; the estimators are those of `ramify.evals`.
 """
 
-import json
-import time
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 
 import numpy as np
 
-from ramify.evals.tasks import Task, get_task, task_names
+from ramify.evals.estimators import best_of_n_at_k, bootstrap_interval, maj_at_k, pass_at_k, weighted_at_k
+from ramify.evals.tasks import Split, get_task
+from ramify.scoring.problem import Problem
 from training.data import render
 from training.export import load_bundled
-from training.prm import END_MARK, step_scores
+from training.pools import draw_pool, score_pool
+from training.prm import END_MARK
 from training.sample import sample
 
-AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {
-    "last": lambda scores: scores[-1],
-    "min": min,
-    "product": lambda scores: float(np.prod(scores)),
-}
+KS = (1, 2, 4, 8, 16, 32, 64)
+AGGREGATES = {"last": lambda scores: scores[-1], "min": min, "prod": lambda scores: float(np.prod(scores))}
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """The candidates of one problem: answer keys, correctness, and step scores if there is a reward model."""
+class Judged:
+    """The candidates of one problem: answer keys, whether each is right, and the PRM's scores by line."""
 
-    keys: list[Hashable | None]
+    problem: Problem
+    keys: list[object]
     correct: list[bool]
     scores: list[list[float]]
 
 
-def evaluate(bundled: Path, problems: int, samples: int, temperature: float, seed: int) -> dict[str, object]:
-    """Sample a pool for every task and give the table as a plain dictionary."""
+def evaluate(
+    bundled: Path, work: Path, task: str, split: Split, problems: int, samples: int, temperature: float
+) -> dict[str, object]:
+    """Measure one task; pools and scores are kept under `work` and used again by a rerun."""
     policy, tokenizer = load_bundled(bundled / "nano")
-    prm = load_bundled(bundled / "nano-prm")[0] if (bundled / "nano-prm").exists() else None
-    table: dict[str, object] = {
+    texts = draw_pool(policy, tokenizer, task, split, problems, samples, temperature, work / f"{task}-{split}.jsonl")
+    scores: list[list[list[float]]] = [[] for _ in texts]
+    if (bundled / "nano-prm").exists():
+        prm, _ = load_bundled(bundled / "nano-prm")
+        scores = score_pool(prm, tokenizer, task, split, texts, work / f"{task}-{split}-scores.jsonl")
+    maker = get_task(task)
+    asked = maker.problems(problems, split=split)
+    judged = [
+        Judged(p, [maker.answer(t, p) for t in found], [maker.correct(t, p) for t in found], marks)
+        for p, found, marks in zip(asked, texts, scores, strict=True)
+    ]
+    greedy = sample(policy, tokenizer, [render(problem) for problem in asked], 1, 0.0, 0)
+    right = [maker.correct(found[0].removesuffix(END_MARK), p) for found, p in zip(greedy, asked, strict=True)]
+    return {
+        "task": task,
+        "split": split,
         "problems": problems,
         "samples": samples,
         "temperature": temperature,
-        "seed": seed,
-        "split": "test",
+        "greedy": _interval([float(value) for value in right]),
+        **curves(judged),
+        "by_steps": by_steps(judged),
+        "prm_line_accuracy": line_accuracy(task, judged, texts) if scores[0] else None,
     }
-    for name in task_names():
-        task, began = get_task(name), time.monotonic()
-        asked = task.problems(problems, seed)
-        prompts = [render(problem) for problem in asked]
-        greedy = sample(policy, tokenizer, prompts, 1, 0.0, seed)
-        texts = sample(policy, tokenizer, prompts, samples, temperature, seed)
-        pools = []
-        for problem, prompt, found in zip(asked, prompts, texts, strict=True):
-            cleaned = [text.removesuffix(END_MARK) for text in found]
-            scores = step_scores(prm, tokenizer, prompt, cleaned) if prm else []
-            keys = [task.answer(text, problem) for text in cleaned]
-            pools.append(Pool(keys, [task.correct(text, problem) for text in cleaned], scores))
-        right = [task.correct(texts[0].removesuffix(END_MARK), p) for p, texts in zip(asked, greedy, strict=True)]
-        row = measure(pools)
-        row["greedy"] = interval(np.array(right, float))
-        row["label_agreement"] = label_agreement(task, asked, texts, pools) if prm else None
-        row["by_difficulty"] = by_difficulty(asked, pools)
-        row["seconds"] = round(time.monotonic() - began)
-        table[name] = row
-        print(name, json.dumps(row), flush=True)
-    return table
 
 
-def measure(pools: list[Pool]) -> dict[str, object]:
-    """Give every curve at every k, each as [mean, low, high] with a 95% bootstrap interval over problems."""
-    size = len(pools[0].correct)
-    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= size]
-    row: dict[str, object] = {}
-    for k in ks:
-        row[f"pass@{k}"] = interval(np.array([pass_at_k(size, sum(pool.correct), k) for pool in pools]))
-        row[f"majority@{k}"] = interval(np.array([_blocks(pool, k, majority) for pool in pools]))
-        if pools[0].scores:
-            for name, aggregate in AGGREGATES.items():
-                best = np.array(
-                    [_blocks(pool, k, lambda p, block, a=aggregate: best_of(p, block, a)) for pool in pools]
-                )
-                row[f"prm-{name}@{k}"] = interval(best)
-            row[f"prm-weighted@{k}"] = interval(np.array([_blocks(pool, k, weighted) for pool in pools]))
-    return row
+def curves(judged: list[Judged]) -> dict[str, dict[int, list[float]]]:
+    """Give every method at every k as [mean, low, high], a 95% bootstrap interval over problems."""
+    n = len(judged[0].correct)
+    ks = [k for k in KS if k <= n]
+    found = {
+        "pass": {k: _interval([pass_at_k(n, sum(one.correct), k) for one in judged]) for k in ks},
+        "majority": {k: _interval([maj_at_k(one.keys, one.correct, k) for one in judged]) for k in ks},
+    }
+    if judged[0].scores:
+        for name, aggregate in AGGREGATES.items():
+            marks = [[aggregate(lines) for lines in one.scores] for one in judged]
+            found[f"prm_{name}"] = {
+                k: _interval([best_of_n_at_k(m, one.correct, k) for m, one in zip(marks, judged, strict=True)])
+                for k in ks
+            }
+        last = [[lines[-1] for lines in one.scores] for one in judged]
+        found["weighted"] = {
+            k: _interval([weighted_at_k(one.keys, m, one.correct, k) for m, one in zip(last, judged, strict=True)])
+            for k in ks
+        }
+    return found
 
 
-def pass_at_k(n: int, right: int, k: int) -> float:
-    """Unbiased chance that k of n samples hold a right one: Chen et al., "Evaluating LLMs Trained on Code" (2021)."""
-    return 1.0 - comb(n - right, k) / comb(n, k)
+def by_steps(judged: list[Judged]) -> dict[int, dict[str, float]]:
+    """Group the problems by their number of reference steps."""
+    groups: dict[int, list[Judged]] = {}
+    for one in judged:
+        groups.setdefault(len(one.problem.metadata["steps"]), []).append(one)
+    return {
+        steps: {
+            "problems": len(group),
+            "pass@1": round(float(np.mean([np.mean(one.correct) for one in group])), 4),
+            "pass@all": round(float(np.mean([any(one.correct) for one in group])), 4),
+            "majority@all": round(float(np.mean([maj_at_k(o.keys, o.correct, len(o.correct)) for o in group])), 4),
+        }
+        for steps, group in sorted(groups.items())
+    }
 
 
-def majority(pool: Pool, block: range) -> bool:
-    """Whether the commonest readable answer is right; the first seen wins a tie."""
-    votes = Counter(pool.keys[i] for i in block if pool.keys[i] is not None)
-    return _first_with(pool, block, votes)
-
-
-def weighted(pool: Pool, block: range) -> bool:
-    """Majority in which every vote weighs its last step's score."""
-    votes: Counter[Hashable] = Counter()
-    for i in block:
-        if pool.keys[i] is not None:
-            votes[pool.keys[i]] += pool.scores[i][-1]  # type: ignore[assignment]
-    return _first_with(pool, block, votes)
-
-
-def best_of(pool: Pool, block: range, aggregate: Callable[[Sequence[float]], float]) -> bool:
-    """Whether the candidate with the best aggregated score is right."""
-    return pool.correct[max(block, key=lambda i: aggregate(pool.scores[i]))]
-
-
-def interval(values: np.ndarray, draws: int = 2000) -> list[float]:
-    """Give [mean, low, high]: the 95% bootstrap interval over problems."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
-    return [round(float(x), 4) for x in (values.mean(), *np.quantile(means, (0.025, 0.975)))]
-
-
-def label_agreement(task: Task, asked: list, texts: list[list[str]], pools: list[Pool]) -> float:
-    """Share of sampled lines whose score is on the right side of one half."""
+def line_accuracy(task: str, judged: list[Judged], texts: list[list[str]]) -> float:
+    """Share of all sampled lines that the PRM puts on the right side of one half."""
+    maker = get_task(task)
     agree: list[bool] = []
-    for problem, found, pool in zip(asked, texts, pools, strict=True):
-        for text, scores in zip(found, pool.scores, strict=True):
-            labels = task.step_labels(problem, text.removesuffix(END_MARK))
+    for one, found in zip(judged, texts, strict=True):
+        for text, scores in zip(found, one.scores, strict=True):
+            labels = maker.step_labels(one.problem, text)
             agree += [(score > 0.5) == label for score, label in zip(scores, labels, strict=True)]
     return round(float(np.mean(agree)), 4)
 
 
-def by_difficulty(asked: list, pools: list[Pool]) -> dict[int, list[float]]:
-    """Give [problems, pass@1, pass@all, majority@all] by the number of reference steps."""
-    groups: dict[int, list[Pool]] = {}
-    for problem, pool in zip(asked, pools, strict=True):
-        groups.setdefault(len(problem.metadata["steps"]), []).append(pool)
-    every = range(len(pools[0].correct))
-    return {
-        steps: [
-            len(group),
-            *(round(float(x), 3) for x in (
-                np.mean([np.mean(pool.correct) for pool in group]),
-                np.mean([any(pool.correct) for pool in group]),
-                np.mean([majority(pool, every) for pool in group]),
-            )),
-        ]
-        for steps, group in sorted(groups.items())
-    }  # fmt: skip
-
-
-def _blocks(pool: Pool, k: int, right: Callable[[Pool, range], bool]) -> float:
-    """Average a selector over the disjoint blocks of k candidates."""
-    starts = range(0, len(pool.correct) - k + 1, k)
-    return float(np.mean([right(pool, range(start, start + k)) for start in starts]))
-
-
-def _first_with(pool: Pool, block: range, votes: Counter[Hashable]) -> bool:
-    if not votes:
-        return False
-    most = max(votes.values())
-    return next(pool.correct[i] for i in block if pool.keys[i] is not None and votes[pool.keys[i]] == most)
+def _interval(values: Sequence[float]) -> list[float]:
+    found = bootstrap_interval(values)
+    return [round(part, 4) for part in (found.mean, found.low, found.high)]

@@ -58,6 +58,20 @@ def test_a_right_expression_is_right_in_any_writing() -> None:
     assert len(keys) == 1
 
 
+def test_equal_keys_are_right_or_wrong_together() -> None:
+    rng = random.Random(0)
+    verdicts: dict[object, set[bool]] = {}
+    puzzle = Problem("x", "...", None, "countdown", {"numbers": (2, 4, 6), "target": 3, "steps": ()})
+    for _ in range(2000):
+        (a, b, c), (p, q) = rng.sample((2, 4, 6), 3), rng.choices("+-*/", k=2)
+        text = f"#### {a} {p} ({b} {q} {c})" if rng.random() < 0.5 else f"#### {a} {p} {b} {q} {c}"
+        key = TASK.answer(text, puzzle)
+        if key is not None:
+            verdicts.setdefault(key, set()).add(TASK.correct(text, puzzle))
+    assert all(len(verdict) == 1 for verdict in verdicts.values())
+    assert {True} in verdicts.values()
+
+
 def test_the_canonical_form_tells_different_thoughts_apart() -> None:
     def key(text: str) -> str:
         tree = parse(text)
@@ -116,6 +130,7 @@ def test_division_by_zero_or_with_a_remainder_has_no_value(expression: str) -> N
     tree = parse(expression)
     assert tree is not None
     assert value(tree) is None
+    assert TASK.answer(f"#### {expression}", PUZZLE) is None
     assert not TASK.correct(f"#### {expression}", PUZZLE)
 
 

@@ -60,10 +60,14 @@ class Countdown(Task):
         return problem, f"{sorted(numbers)} {target}"
 
     def answer(self, text: str, problem: Problem) -> Hashable | None:
-        """Key: the expression in canonical form, the same for `7 + 25 * 4` and `(4 * 25) + 7`."""
+        """Key: the expression in canonical form, the same for `7 + 25 * 4` and `(4 * 25) + 7`; None without a value.
+
+        The target plays no part in it: equal keys mean the same way of combining the numbers, right or wrong.
+        """
         line = final_line(text)
         tree = parse(line) if line is not None else None
-        return canonical(tree) if tree is not None else None
+        # Without a value, `12 / (8 / 3)` is not the answer that `12 * 3 / 8` would be in fractions.
+        return canonical(tree) if tree is not None and value(tree) is not None else None
 
     def correct(self, text: str, problem: Problem) -> bool:
         line = final_line(text)
