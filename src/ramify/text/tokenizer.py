@@ -1,6 +1,6 @@
 """`Tokenizer`: text to ids and back, chat templates, and the forms a prompt may take. One backend for all families.
 
-`tokenizer.json` is what defines a tokenizer here, as it does in transformers, with one difference: transformers 5 builds
+`tokenizer.json` is what defines a tokenizer here, as in transformers, with one difference: transformers 5 builds
 the pipeline of class LlamaTokenizer anew instead of reading it, and so drops a text's own leading space. A checkpoint
 without the file goes through AutoTokenizer, which converts its older ones (and runs no code of the checkpoint).
 """
