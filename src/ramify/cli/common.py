@@ -1,0 +1,180 @@
+"""What the commands share: exit codes, options, and where output goes (results to stdout, the rest to stderr)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ramify.errors import (
+    CapabilityError,
+    ConfigError,
+    ModelError,
+    RamifyError,
+    RequestError,
+    SamplingParamsError,
+    TaskError,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ramify.sampling import SamplingParams
+    from ramify.strategies.registry import Strategy
+
+
+class ExitCode(IntEnum):
+    """What scripts can rely on."""
+
+    OK = 0
+    FAILED = 1  # the work failed, or part of it (some lines of a batch, some problems of an evaluation)
+    USAGE = 2  # options or input that cannot work
+    MODEL = 3  # a model is missing or cannot be used
+    INTERRUPTED = 130
+
+
+_USAGE_ERRORS = (ConfigError, SamplingParamsError, RequestError, CapabilityError, TaskError)
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Bundled name (nano), folder of a checkpoint, or hub id.")]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option("--engine", "-e", metavar="KEY=VALUE", help="Engine option, e.g. max_num_seqs=64. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Seed = Annotated[int, typer.Option(help="Of all draws: one seed, one answer.")]
+RewardModel = Annotated[str, typer.Option(help="Reward model that scorers use; loaded only where one does.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(help="Nucleus: smallest set of tokens with this probability mass; 1 is off.")]
+TopK = Annotated[int, typer.Option(help="Only the k most likely tokens; 0 is off.")]
+MinP = Annotated[float, typer.Option(help="Only tokens with this share of the likeliest one's probability; 0 is off.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Tokens to draw at most; up to the context's end by default.")]
+Stop = Annotated[list[str] | None, typer.Option(help="String that ends an answer. Repeatable.")]
+Budget = Annotated[str, typer.Option(help="Cap for each problem: 2000 (tokens), 4k, 30s, or several with commas.")]
+
+
+def exit_code_of(error: RamifyError) -> ExitCode:
+    """The exit code that an error ends a command with."""
+    if isinstance(error, ModelError):
+        return ExitCode.MODEL
+    return ExitCode.USAGE if isinstance(error, _USAGE_ERRORS) else ExitCode.FAILED
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, on standard error."""
+    typer.echo(text, err=True)
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on one line of standard output. NaN is an error: undefined numbers are null."""
+    typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
+
+
+def output_console() -> Console:
+    """Rich output on standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress display on standard error; silent where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar
+
+
+def engine_options(given: Iterable[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs as keyword arguments of `LLM`.
+
+    Raises:
+        ConfigError: a pair has no ``=``, names no option, or has a value of another type.
+    """
+    from ramify.config import EngineConfig
+    from ramify.registry import option_types, read_value
+
+    types = option_types(EngineConfig)
+    options: dict[str, Any] = {}
+    for pair in given or ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--engine {pair!r} is no option: write KEY=VALUE, e.g. --engine max_num_seqs=64")
+        options[key] = read_value(value, types[key], key) if key in types else value
+    EngineConfig.from_options(options)
+    return options
+
+
+def sampling_params(**given: Any) -> SamplingParams:
+    """`SamplingParams` from a command's options.
+
+    Raises:
+        SamplingParamsError: a value is out of its range.
+    """
+    from ramify.sampling import SamplingParams
+
+    given["stop"] = tuple(given.get("stop") or ())
+    return SamplingParams(**given)
+
+
+def read_text(argument: str | None, file: Path | None, what: str) -> list[str]:
+    """Texts of a command: its argument, or the lines of a file (``-`` is standard input).
+
+    Raises:
+        ConfigError: both or neither are given, or the file cannot be read.
+    """
+    if (argument is None) == (file is None):
+        raise ConfigError(f"give either {what} as an argument or a file with --file (- reads standard input)")
+    if argument is not None:
+        return [argument]
+    if str(file) == "-":
+        return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    assert file is not None
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+
+
+def strategy(spec: str, reward_model: str) -> Strategy:
+    """The strategy of a spec; a scorer whose reward model the spec leaves open uses `reward_model`.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value that does not work.
+    """
+    from ramify.registry import parse_spec
+    from ramify.strategies import parse_strategy
+
+    made = parse_strategy(spec)
+    if reward_models(made) and "model" not in parse_spec(spec)[1]:
+        made = parse_strategy(f"{spec}{',' if ':' in spec else ':'}model={reward_model}")
+    return made
+
+
+def reward_models(*strategies: Strategy) -> tuple[str, ...]:
+    """Reward models that strategies need, each once."""
+    scorers = [getattr(made, "scorer", None) for made in strategies]
+    return tuple(dict.fromkeys(name for scorer in scorers if (name := getattr(scorer, "model", None)) is not None))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file and the folders it needs.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error}") from None

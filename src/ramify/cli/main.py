@@ -1,0 +1,73 @@
+"""The `ramify` command: gathers the commands and turns errors into a sentence and an exit code.
+
+Nothing heavy is imported here or at the top of a command's file, so that `ramify --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ramify.cli import batch, chat, demo, doctor, evaluate, generate, solve, techniques
+from ramify.cli.common import ExitCode, exit_code_of, say
+from ramify.errors import RamifyError
+
+
+class Commands(TyperGroup):
+    """Commands whose errors end in a sentence on standard error and an exit code for scripts."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except RamifyError as error:
+            say(f"error: {error}")
+            raise typer.Exit(exit_code_of(error)) from None
+        except BrokenPipeError:
+            # Whoever read the output has gone (`ramify ... | head`): no fault, and nothing more to write.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.OK) from None
+        except OSError as error:
+            say(f"error: {error}")
+            raise typer.Exit(ExitCode.FAILED) from None
+
+
+app = typer.Typer(
+    name="ramify",
+    cls=Commands,
+    help="Get better answers out of language models by spending compute well.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
+app.command("solve")(solve.solve)
+app.command("eval")(evaluate.evaluate)
+app.command("batch")(batch.batch)
+app.command("techniques")(techniques.techniques)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ramify {version('ramify')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

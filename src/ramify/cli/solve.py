@@ -1,0 +1,81 @@
+"""`ramify solve`: answer a problem by an inference-time method, and show the search and what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ramify.cli import common
+
+if TYPE_CHECKING:
+    from ramify.scoring.problem import Problem
+    from ramify.strategies.budget import Budget
+    from ramify.strategies.registry import Strategy
+    from ramify.strategies.result import Result
+
+
+def solve(
+    problem: Annotated[str | None, typer.Argument(help="The question.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Questions, one a line; - is stdin.")] = None,
+    strategy: Annotated[
+        str, typer.Option("--strategy", "-s", help="name:key=value,... as `ramify techniques --kind strategy` lists.")
+    ] = "best-of-n:n=16",
+    budget: common.Budget = "",
+    model: common.Model = "nano",
+    reward_model: common.RewardModel = "nano-prm",
+    seed: common.Seed = 0,
+    trace: Annotated[Path | None, typer.Option(help="Write the events of the search to this JSONL file.")] = None,
+    tree: Annotated[bool, typer.Option(help="Show the search tree.")] = True,
+    engine: common.EngineOptions = None,
+    json: common.Json = False,
+) -> None:
+    """Answer a problem by a method; shows the answer, the search tree and the ledger. --json: one object a problem."""
+    from ramify.scoring.problem import Problem
+    from ramify.strategies import Budget
+
+    questions = common.read_text(problem, file, "a problem")
+    method = common.strategy(strategy, reward_model)
+    limit = Budget.parse(budget)
+    options = {"seed": seed, **common.engine_options(engine)}
+    problems = [Problem(str(number), question) for number, question in enumerate(questions, start=1)]
+    results = asyncio.run(run(problems, method, limit, model, seed, options))
+    if trace is not None:
+        common.write_file(trace, b"".join(result.trace.to_jsonl() for result in results))
+    for asked, result in zip(problems, results, strict=True):
+        if json:
+            common.print_json(result.to_dict())
+        else:
+            show(str(asked.prompt), result, tree)
+
+
+async def run(
+    problems: list[Problem], method: Strategy, budget: Budget, model: str, seed: int, options: dict[str, Any]
+) -> list[Result]:
+    """Solve all problems in one batch."""
+    from ramify.backends.local import LocalBackend
+    from ramify.strategies import solve_many
+
+    async with LocalBackend.load(model, reward_models=common.reward_models(method), **options) as backend:
+        with common.progress_bar() as bar:
+            task = bar.add_task(method.name, total=len(problems))
+            results = await solve_many(
+                method, problems, backend, budget=budget, seed=seed, on_result=lambda problem, result: bar.advance(task)
+            )
+    return [result for result in results if result is not None]
+
+
+def show(question: str, result: Result, with_tree: bool) -> None:
+    """Print a result for a person."""
+    from ramify.cli.tree import ledger_table, search_tree
+    from ramify.strategies.result import show_answer
+
+    console = common.output_console()
+    if with_tree:
+        console.print(search_tree(result.trace.tree(), question))
+        console.print()
+    console.print(result.text.strip(), markup=False)
+    console.print(f"\n[bold]answer[/]  {show_answer(result.answer) or '(none)'}   ({result.stop_reason})\n")
+    console.print(ledger_table(result.ledger))
