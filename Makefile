@@ -19,7 +19,7 @@ lint: $(VENV)/.dev ## style, types and floors
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.docs ## the site, in site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 examples: $(VENV)/.core ## each script of examples/
 	for example in examples/*.py; do echo "== $$example"; $(BIN)/python $$example || exit 1; done

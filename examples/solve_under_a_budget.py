@@ -1,0 +1,16 @@
+"""Spend more compute, get more right answers: one problem under growing budgets, with what each answer cost."""
+
+from ramify import LLM
+from ramify.evals.tasks import get_task
+
+problem = get_task("word_problems").problem(3)
+print(problem.prompt)
+
+with LLM("nano") as llm:
+    for budget in ("100 tokens", "500 tokens", "4k"):
+        result = llm.solve(str(problem.prompt), strategy="best-of-n:n=16", scorer="nano-prm", budget=budget)
+        ledger = result.ledger
+        print(
+            f"{budget:>10}: answer {result.answer} ({problem.answer} is right), {len(result.candidates)} candidates, "
+            f"{ledger.generated} generated + {ledger.verifier} verifier tokens, {result.stop_reason}"
+        )
