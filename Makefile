@@ -25,7 +25,7 @@ examples: $(VENV)/.core ## each script of examples/
 	for example in examples/*.py; do echo "== $$example"; $(BIN)/python $$example || exit 1; done
 
 models: $(VENV)/.dev ## train the bundled models anew (hours; resumes where it stopped)
-	$(BIN)/python -m training
+	$(BIN)/python -m training all
 
 bench: $(VENV)/.dev $(VENV)/.bench ## speed, side by side with peers
 	$(BIN)/python -m benchmarks

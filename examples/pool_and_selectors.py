@@ -23,7 +23,8 @@ async def draw(path: Path) -> Pool:
     task = get_task("word_problems")
     async with LocalBackend.load("nano", reward_models=("nano-prm",)) as backend:
         return await draw_pool(
-            path, task, task.problems(16), backend, model="nano", n=8, params=DEFAULT_SAMPLING, reward_models=["nano-prm"]
+            path, task, task.problems(16), backend,
+            model="nano", n=8, params=DEFAULT_SAMPLING, reward_models=["nano-prm"],
         )  # fmt: skip
 
 

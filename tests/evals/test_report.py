@@ -12,7 +12,7 @@ from ramify.evals.estimators import Interval
 from ramify.evals.jsonl import Record
 from ramify.evals.plots import Point, plot, points
 from ramify.evals.replay import Replayed
-from ramify.evals.report import replay_table, summarise, table, to_json
+from ramify.evals.report import label, replay_table, summarise, table, to_json
 
 
 def record(strategy: str, correct: bool, generated: int, verifier: int = 0, budget: str = "") -> Record:
@@ -47,13 +47,13 @@ def test_a_row_is_the_mean_over_the_records_of_one_strategy_and_budget() -> None
 
 
 def test_the_table_shows_every_row_and_a_dash_for_what_is_undefined() -> None:
-    text = shown(table(summarise([*RECORDS, record("greedy", True, 10)]), title="word problems"))
+    text = shown(table(summarise([*RECORDS, record("sample:temperature=0.0", True, 10)]), title="word problems"))
     assert "best-of-n:n=4" in text
     assert "50.0%" in text
     assert "budget" not in text
     greedy = next(line for line in text.splitlines() if "greedy" in line)
     assert "100.0%" in greedy
-    assert " - " in greedy
+    assert "(-)" in greedy
     assert "budget" in shown(table(summarise([record("sample", True, 10, budget="100")])))
 
 
@@ -94,3 +94,9 @@ def test_a_plot_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
 def test_points_of_all_sizes_of_a_strategy_are_one_line() -> None:
     rows = summarise([record("best-of-n:n=4", True, 1), record("best-of-n:n=16", True, 2), record("sample", True, 1)])
     assert [point.line for point in points(rows)] == ["best-of-n", "best-of-n", "sample"]
+
+
+def test_plain_sampling_at_temperature_zero_is_called_greedy() -> None:
+    assert label("sample:temperature=0.0") == "greedy"
+    assert label("sample:temperature=0.5") == "sample:temperature=0.5"
+    assert label("best-of-n:n=4") == "best-of-n:n=4"

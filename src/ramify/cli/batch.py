@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_format
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from ramify.errors import ConfigError, EngineError, RamifyError, RequestError
 if TYPE_CHECKING:
     from ramify import AsyncLLM
     from ramify.cli.openai_format import CompletionRequest
+    from ramify.engine.outputs import RequestOutput
 
 CONCURRENCY = 256
 """Requests handed to the engine at once; it runs as many together as its own limits allow."""
@@ -119,7 +120,7 @@ async def answer(llm: AsyncLLM, line: Line, model: str) -> dict[str, Any]:
 
     request = line.request
     # The id names the draws, so that an answer does not depend on the other lines or on an interruption.
-    start = llm.chat if request.endpoint == CHAT else llm.generate
+    start: Callable[..., AsyncIterator[RequestOutput]] = llm.chat if request.endpoint == CHAT else llm.generate
     stages = [output async for output in start(request.prompt, request.params, line.custom_id)]
     body = response_body(request, stages[-1], model, int(time.time()))
     response = {"status_code": 200, "request_id": line.custom_id, "body": body}

@@ -10,7 +10,7 @@ from pathlib import Path
 from ramify.errors import ConfigError
 from ramify.evals.estimators import Interval
 from ramify.evals.replay import Replayed
-from ramify.evals.report import Row
+from ramify.evals.report import Row, label
 
 # Okabe and Ito's palette, told apart with any colour vision; markers and dashes tell the lines apart without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -32,7 +32,7 @@ def points(rows: Sequence[Row] | Sequence[Replayed]) -> list[Point]:
     """The points of some rows: all sizes and budgets of one strategy are one line."""
     found = []
     for row in rows:
-        line = row.method if isinstance(row, Replayed) else row.strategy.partition(":")[0]
+        line = row.method if isinstance(row, Replayed) else label(row.strategy).partition(":")[0]
         found.append(Point(line, row.tokens, row.accuracy))
     return found
 

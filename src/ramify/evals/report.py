@@ -7,13 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ramify.evals.estimators import Interval, bootstrap_interval
 from ramify.evals.jsonl import Record
 from ramify.evals.replay import Replayed
+from ramify.registry import parse_spec
 
 NO_BUDGET = ""
+MIN_STRATEGY = 22
+"""Columns of the terminal that a strategy's name gets at least; longer ones fold."""
+CAPTION = "accuracy (95% interval); tokens, with the verifier's, and seconds a problem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +61,15 @@ def summarise(records: Iterable[Record], seed: int = 0) -> list[Row]:
 
 def table(rows: Sequence[Row], title: str = "") -> Table:
     """The rows as a table for the terminal."""
-    found = Table(title=title or None, title_justify="left")
-    found.add_column("strategy", no_wrap=True)
+    found = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=0, caption=CAPTION)
+    found.add_column("strategy", overflow="fold", min_width=MIN_STRATEGY)
     if any(row.budget for row in rows):
         found.add_column("budget", justify="right")
-    for name in ("accuracy", "95% interval", "tokens", "verifier", "discarded", "seconds"):
+    for name in ("accuracy", "tokens", "verifier", "discarded", "s"):
         found.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        cells = [row.strategy, *([row.budget] if any(r.budget for r in rows) else [])]
-        cells += [percent(row.accuracy.mean), interval_text(row.accuracy), number(row.tokens)]
+        cells = [label(row.strategy), *([row.budget] if any(r.budget for r in rows) else [])]
+        cells += [accuracy_text(row.accuracy), number(row.tokens)]
         cells += [number(row.verifier + row.probe + row.program), number(row.discarded), f"{row.wall_s:.2f}"]
         found.add_row(*cells)
     return found
@@ -74,13 +79,13 @@ def replay_table(rows: Sequence[Replayed], title: str = "") -> Table:
     """A replayed pool as a table: one line a k, one column a method."""
     methods = list(dict.fromkeys(row.method for row in rows))
     by_place = {(row.method, row.k): row for row in rows}
-    found = Table(title=title or None, title_justify="left")
+    found = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=0)
     found.add_column("k", justify="right")
     for method in methods:
-        found.add_column(method, justify="right", no_wrap=True)
+        found.add_column(method, justify="right")
     for k in dict.fromkeys(row.k for row in rows):
         intervals = [by_place[method, k].accuracy for method in methods]
-        found.add_row(str(k), *(f"{percent(i.mean)} ({interval_text(i)})" for i in intervals))
+        found.add_row(str(k), *map(accuracy_text, intervals))
     return found
 
 
@@ -89,14 +94,21 @@ def to_json(rows: Sequence[Row] | Sequence[Replayed]) -> list[dict[str, Any]]:
     return [_without_nan(asdict(row)) for row in rows]
 
 
+def label(strategy: str) -> str:
+    """A strategy's name for people: its spec, with plain sampling at temperature 0 under its own name."""
+    name, options = parse_spec(strategy)
+    return "greedy" if name == "sample" and float(options.get("temperature", 1)) == 0 else strategy
+
+
 def percent(share: float) -> str:
     """A share as a percentage; a dash where it is undefined."""
     return "-" if math.isnan(share) else f"{share:.1%}"
 
 
-def interval_text(interval: Interval) -> str:
-    """An interval in percent; a dash where it is undefined."""
-    return "-" if math.isnan(interval.low) else f"{100 * interval.low:.0f}-{100 * interval.high:.0f}"
+def accuracy_text(accuracy: Interval) -> str:
+    """A mean with its interval in percent; a dash for what is undefined."""
+    interval = "-" if math.isnan(accuracy.low) else f"{100 * accuracy.low:.0f}-{100 * accuracy.high:.0f}"
+    return f"{percent(accuracy.mean)} ({interval})"
 
 
 def number(value: float) -> str:
