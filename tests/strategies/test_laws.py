@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from tests.strategies.laws import BY_TEXT, SMALL, assert_law, chi_square, run_many
 from scipy import stats
 
 from ramify.scoring import KeyedBy, RuleCheck
 from ramify.strategies import BestOfN, Budget, ParticleFilter, Sample, SelfConsistency, parse_strategy
+from tests.strategies.laws import BY_TEXT, SMALL, assert_law, chi_square, run_many
 
 WARM = SMALL.law(temperature=0.8)
 RUNS = 400

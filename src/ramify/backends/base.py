@@ -36,7 +36,15 @@ class Capability(StrEnum):
 
 @dataclass(slots=True)
 class Usage:
-    """A count of the tokens a backend ran: its own total, and one meter per tree so that every ledger is exact."""
+    """A count of the tokens a backend ran: its own total, and one meter per tree so that every ledger is exact.
+
+    Attributes:
+        prompt, prompt_cached: tokens of prompts; of these, those whose KV was there already.
+        generated: tokens drawn.
+        verifier: tokens that reward models read (see `StepScores`).
+        probe: tokens of given continuations whose log-probabilities were asked for.
+        calls: calls of the backend.
+    """
 
     prompt: int = 0
     prompt_cached: int = 0
@@ -112,8 +120,9 @@ class StepScores:
 
     Attributes:
         scores: one a step, in order; a reward model's probability that the answer is right so far.
-        num_tokens: tokens charged to the verifier's purse for this node: a function of the nodes scored so far in its
-            tree and never of what a cache happens to hold, or a budget would end a run differently from time to time.
+        num_tokens: tokens charged to the verifier's purse: those behind the node's nearest scored ancestor, and the
+            prompt's with the first node of a tree. It depends on what was scored before and never on what a cache
+            happens to hold, or a budget would end a run differently from time to time.
     """
 
     scores: tuple[float, ...]

@@ -110,6 +110,7 @@ class ToyBackend:
         """Continuations stopped before they were done."""
         self._slots = asyncio.Semaphore(batch_size) if batch_size else None
         self._prefilled: set[BranchKey] = set()
+        self._read: set[tuple[str, BranchKey]] = set()
         self._running: dict[BranchKey, set[asyncio.Task[Node]]] = {}
 
     async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
@@ -160,13 +161,15 @@ class ToyBackend:
         ]
 
     async def reward(self, nodes: Sequence[Node], model: str) -> list[StepScores]:
-        """The reward table's value at each step's end so far; a node's whole text is charged."""
+        """The reward table's value at each step's end so far; what a model has read of a tree it reads on from."""
         if model not in self.rewards:
             raise RequestError(f"no reward model {model!r} here; there are: {', '.join(self.rewards) or 'none'}")
         await asyncio.sleep(0)
-        scores = [self._step_scores(node, self.rewards[model]) for node in nodes]
-        for node, score in zip(nodes, scores, strict=True):
-            self._count(node, calls=1, verifier=score.num_tokens)
+        scores = []
+        for node in nodes:
+            unread = self._newly_read(node, model)
+            self._count(node, calls=1, verifier=unread)
+            scores.append(StepScores(self._step_scores(node, self.rewards[model]), unread))
         return scores
 
     def release(self, nodes: Iterable[Node]) -> None:
@@ -192,9 +195,7 @@ class ToyBackend:
     def _text_length(self, token: int) -> int:
         return -len(self.model.texts[token])
 
-    async def _continue(
-        self, parent: Node, key: BranchKey, params: SamplingParams, step_end: StepEnd | None
-    ) -> Node:
+    async def _continue(self, parent: Node, key: BranchKey, params: SamplingParams, step_end: StepEnd | None) -> Node:
         try:
             if self._slots is None:
                 return await self._draw(parent, key, params, step_end)
@@ -249,12 +250,23 @@ class ToyBackend:
                 return text[: found + (len(stop) if params.include_stop_str_in_output else 0)], "stop"
         return text, None
 
-    def _step_scores(self, node: Node, table: RewardTable) -> StepScores:
+    def _step_scores(self, node: Node, table: RewardTable) -> tuple[float, ...]:
         ends = [at + 1 for at, token in enumerate(node.tokens) if self.model.texts[token].endswith("\n")]
         if not ends or ends[-1] != len(node.tokens):
             ends.append(len(node.tokens))
-        scores = tuple(table(node.tokens[:end]) for end in ends)
-        return StepScores(scores, len(node.prompt_tokens) + len(node.tokens))
+        return tuple(table(node.tokens[:end]) for end in ends)
+
+    def _newly_read(self, node: Node, model: str) -> int:
+        """Tokens behind the nearest node that the model has read; the prompt's too if it has not read the root."""
+        above: Node = node
+        while above.parent is not None and (model, above.key) not in self._read:
+            above = above.parent
+        unread = node.num_tokens - above.num_tokens
+        if above.parent is None and (model, above.key) not in self._read:
+            unread += len(node.prompt_tokens)
+            self._read.add((model, above.key))
+        self._read.add((model, node.key))
+        return unread
 
     def _logprob(self, prefix: TokenIds, token: int) -> float:
         chance = float(self.model.table[prefix][token])

@@ -5,7 +5,7 @@ from ramify.scoring.logprob import MeanLogprob
 from ramify.scoring.prm import ProcessReward
 from ramify.scoring.problem import Problem
 from ramify.scoring.rules import RuleCheck
-from ramify.scoring.scorers import ScoreBatch, Scorer
+from ramify.scoring.scorers import Reading, ScoreBatch, Scorer
 
 __all__ = [
     "Equivalence",
@@ -15,6 +15,7 @@ __all__ = [
     "NumberAnswer",
     "Problem",
     "ProcessReward",
+    "Reading",
     "RuleCheck",
     "ScoreBatch",
     "Scorer",

@@ -80,7 +80,7 @@ class KeyedBy:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """Read one number exactly (``-1,234.50``, ``3/4``, ``\\frac{3}{4}``, ``2.5e3``, ``$7``, ``40%``); None if it is none."""
+    """Read a number exactly (``-1,234.50``, ``3/4``, ``\\frac{3}{4}``, ``2.5e3``, ``$7``, ``40%``); None for others."""
     if len(text) > LONGEST_NUMBER:
         return None
     text = text.strip().strip("$").strip().rstrip(".").replace("\u2212", "-").replace("\\%", "%").replace("\\$", "")

@@ -13,7 +13,8 @@ LONGEST_ANSWER = 2_000  # a longer "answer" is a run-away generation
 _HASHES = "####"
 _BOXED = re.compile(r"\\f?boxed\s?\{")
 _ANSWER_LINE = re.compile(
-    r"^[ \t>*_#-]{0,8}(?:the )?(?:final )?answer(?: is)?[ \t*_]{0,4}[:=]?[ \t*_]{0,4}(.*)$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t>*_#-]{0,8}(?:the )?(?:final )?answer(?: is)?[ \t*_]{0,4}[:=]?[ \t*_]{0,4}(.*)$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _NUMBER = re.compile(r"[-+\u2212]?[$]?(?:[0-9][0-9,]{0,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40})(?:/[0-9]{1,40})?%?")
 

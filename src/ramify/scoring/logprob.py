@@ -12,12 +12,10 @@ from ramify.backends.base import Backend, Capability, Node
 from ramify.errors import ScorerError
 from ramify.registry import register
 from ramify.scoring.problem import Problem
-from ramify.scoring.scorers import ScoreBatch
+from ramify.scoring.scorers import Reading, ScoreBatch
 
 
-@register(
-    "logprob", kind="scorer", trade="approximate", needs=(Capability.LOGPROBS,), page="techniques/scorers.md"
-)
+@register("logprob", kind="scorer", trade="approximate", needs=(Capability.LOGPROBS,), page="techniques/scorers.md")
 @dataclass(frozen=True, slots=True)
 class MeanLogprob:
     """The mean log-probability of the answer's tokens under the model itself (natural logarithm, 0 at most)."""
@@ -32,7 +30,7 @@ class MeanLogprob:
         """Up to 0, without a lower end."""
         return (-math.inf, 0.0)
 
-    def cost(self, prompt_tokens: int, tokens: int) -> int:
+    def cost(self, reading: Reading) -> int:
         """No tokens."""
         return 0
 

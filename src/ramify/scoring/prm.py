@@ -16,10 +16,9 @@ from ramify.backends.base import Backend, Capability, Node, StepScores
 from ramify.errors import ScorerError
 from ramify.registry import register
 from ramify.scoring.problem import Problem
-from ramify.scoring.scorers import ScoreBatch
+from ramify.scoring.scorers import Reading, ScoreBatch
 
 Aggregation = Literal["last", "min", "prod", "mean"]
-FRAMING_TOKENS = 8  # room in the reservation for what a reward model puts round the answer, e.g. an end token
 
 
 @register(
@@ -52,9 +51,9 @@ class ProcessReward:
         """From 0 to 1."""
         return (0.0, 1.0)
 
-    def cost(self, prompt_tokens: int, tokens: int) -> int:
-        """The whole text once."""
-        return prompt_tokens + tokens + FRAMING_TOKENS
+    def cost(self, reading: Reading) -> int:
+        """What the model has not read yet: it reads on from the nearest scored ancestor, and the prompt once a tree."""
+        return reading.unread + (reading.prompt_tokens if reading.first else 0)
 
     async def score(self, nodes: Sequence[Node], problem: Problem, backend: Backend) -> ScoreBatch:
         """One reward a node. Raises `ScorerError` for a node in which the model found no step."""

@@ -12,7 +12,7 @@ from ramify.errors import ScorerError
 from ramify.registry import register
 from ramify.scoring.extraction import marked_answer
 from ramify.scoring.problem import Problem
-from ramify.scoring.scorers import ScoreBatch
+from ramify.scoring.scorers import Reading, ScoreBatch
 
 Check = Callable[[str, Problem], bool]
 
@@ -43,7 +43,7 @@ class RuleCheck:
         """0 or 1."""
         return (0.0, 1.0)
 
-    def cost(self, prompt_tokens: int, tokens: int) -> int:
+    def cost(self, reading: Reading) -> int:
         """No tokens."""
         return 0
 

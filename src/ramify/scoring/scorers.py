@@ -19,11 +19,28 @@ class ScoreBatch:
 
     Attributes:
         values: [nodes] float64, each in the scorer's range.
-        num_tokens: tokens the scorer ran, charged to the verifier's purse.
+        num_tokens: tokens charged to the verifier's purse for this call.
     """
 
     values: FloatArray
     num_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a scorer would have to read to score a node.
+
+    Attributes:
+        prompt_tokens: of the problem.
+        tokens: of the whole answer so far.
+        unread: of these, those behind the nearest ancestor that it has scored.
+        first: whether it has scored nothing of this tree yet.
+    """
+
+    prompt_tokens: int
+    tokens: int
+    unread: int
+    first: bool
 
 
 @runtime_checkable
@@ -40,8 +57,8 @@ class Scorer(Protocol):
         """Lowest and highest score; an infinite end means that there is none. Scores themselves are finite."""
         ...
 
-    def cost(self, prompt_tokens: int, tokens: int) -> int:
-        """Upper bound of the tokens it runs for one node, reserved before the node is drawn; grows with both numbers."""
+    def cost(self, reading: Reading) -> int:
+        """Upper bound of the tokens charged for scoring a node, reserved before it is drawn; grows with each number."""
         ...
 
     async def score(self, nodes: Sequence[Node], problem: Problem, backend: Backend) -> ScoreBatch:

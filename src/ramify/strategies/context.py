@@ -81,6 +81,7 @@ class Context:
         self._answers: dict[tuple[BranchKey, bool], Hashable | None] = {}
         self._candidates: tuple[Candidate, ...] = ()
         self._best: Node | None = None
+        self._reported = False
         self._started_s = time.monotonic()
 
     async def root(self) -> Node:
@@ -171,7 +172,7 @@ class Context:
         self._num_asked += 1
         self._live[root.key] = root
         async with self._launch(self._wishes([root], 1, None, None, sampling)) as launch:
-            answers = [node async for node, _ in launch.nodes()]
+            answers = [node async for node, _, _ in launch.nodes()]
         if not answers:
             raise BudgetExhausted(f"no token is left of the budget for another call: {self.budget}")
         self.emit(Asked(purse, answers[0].text, answers[0].num_new_tokens))
@@ -187,10 +188,11 @@ class Context:
             self.retire(nodes)
 
     def retire(self, nodes: Iterable[Node]) -> None:
-        """These nodes will not be extended again (their continuations stand for them): free their memory."""
-        live = [self._live.pop(node.key) for node in nodes if node.key in self._live]
-        if live:
-            self._backend.release(live)
+        """These nodes will not be extended again (their continuations stand for them): free their memory.
+
+        A root stays to the end, for it stands for the whole tree.
+        """
+        self._release([node for node in nodes if node.parent is not None])
 
     def uniforms(self, *path: str | int, n: int = 1) -> FloatArray:
         """`n` numbers in (0, 1) that depend on the seed, the problem and `path` alone."""
@@ -237,6 +239,7 @@ class Context:
             if known is not None and known.weight is not None and weight is not None:
                 weight += known.weight
             merged[node.key] = Candidate(node, self.answer(node), score, weight)
+        self._reported = True
         self._candidates = tuple(merged.values())
         self._best = None if best is None else nodes[best]
         if self._best is not None:
@@ -257,7 +260,7 @@ class Context:
 
     def conclude(self, reason: StopReason) -> Result:
         """A result from what has been reported so far; failing that, from the answers that were finished."""
-        if not self._candidates and self._finished:
+        if not self._reported and self._finished:
             answered = [i for i, node in enumerate(self._finished) if self.answer(node) is not None]
             self.report(self._finished, answered[0] if answered else 0)
         best = self._best or self._root or Node(self._key)
@@ -279,7 +282,7 @@ class Context:
         """Cancel what still runs and release every node."""
         for launch in list(self._launches):
             await launch.close()
-        self.retire(list(self._live.values()))
+        self._release(list(self._live.values()))
 
     def check(self) -> None:
         """Hold the run to its laws: branches do not add up to more than was metered, and the budget was kept.
@@ -306,8 +309,8 @@ class Context:
 
     async def _draw(self, wishes: list[Wish]) -> AsyncGenerator[Node, None]:
         async with self._launch(wishes) as launch:
-            async for node, reserved in launch.nodes():
-                self._book.reserve(node, reserved)
+            async for node, wish, reserved in launch.nodes():
+                self._book.reserve(node, wish, reserved)
                 yield self._receive(node)
 
     def _wishes(
@@ -323,7 +326,7 @@ class Context:
             first = self._children.get(node.key, 0)
             self._children[node.key] = first + n
             wishes += [Wish(node, first + i, here, step_end, scorer) for i in range(n)]
-        return wishes
+        return self._book.prepare(wishes)
 
     def _room(self, node: Node, max_tokens: int | None) -> int:
         context = self._backend.max_model_len - len(node.prompt_tokens)
@@ -347,3 +350,8 @@ class Context:
         if not node.open:
             self._finished.append(node)
         return node
+
+    def _release(self, nodes: Iterable[Node]) -> None:
+        live = [self._live.pop(node.key) for node in nodes if node.key in self._live]
+        if live:
+            self._backend.release(live)

@@ -16,9 +16,9 @@ from typing import cast
 from ramify.backends.base import Backend, Node, StepEnd, Usage
 from ramify.errors import EngineError
 from ramify.sampling import SamplingParams
-from ramify.scoring.scorers import Scorer
+from ramify.scoring.scorers import Reading, Scorer
 from ramify.strategies.budget import Prices
-from ramify.strategies.purse import Charge, Hold, Purse
+from ramify.strategies.purse import NOTHING, Charge, Hold, Purse
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Wish:
         params: how to draw; ``max_tokens`` is what the answer's own limits leave.
         step_end: where it may stop and stay open.
         scorer: if given, the tokens to score the new node are reserved too.
+        read: how many of the parent's tokens it has read.
+        opening: what it takes besides if nothing of the tree was scored before; borne by one branch of a batch.
     """
 
     parent: Node
@@ -38,6 +40,8 @@ class Wish:
     params: SamplingParams
     step_end: StepEnd | None = None
     scorer: Scorer | None = None
+    read: int = 0
+    opening: Charge = NOTHING
 
     @property
     def room(self) -> int:
@@ -53,13 +57,18 @@ class Wish:
     def scoring(self, new_tokens: int, prices: Prices) -> Charge:
         """Upper bound of what scoring it costs when it has drawn so many."""
         if self.scorer is None:
-            return Charge()
-        tokens = self.scorer.cost(len(self.parent.prompt_tokens), self.parent.num_tokens + new_tokens)
+            return NOTHING
+        tokens = self.scorer.cost(self.reading(new_tokens))
         return Charge(tokens, prices.cost(Usage(verifier=tokens)))
 
     def cost(self, new_tokens: int, prices: Prices) -> Charge:
-        """Both together: what has to be reserved."""
-        return self.drawing(new_tokens, prices) + self.scoring(new_tokens, prices)
+        """All of it: what has to be reserved."""
+        return self.drawing(new_tokens, prices) + self.scoring(new_tokens, prices) + self.opening
+
+    def reading(self, new_tokens: int, first: bool = False) -> Reading:
+        """What the scorer will have to read."""
+        tokens = self.parent.num_tokens + new_tokens
+        return Reading(len(self.parent.prompt_tokens), tokens, tokens - self.read, first)
 
     def shares_call_with(self, other: Wish) -> bool:
         """Whether `other`, admitted next, can be drawn in the same call of the backend."""
@@ -67,8 +76,8 @@ class Wish:
         return same and self.child + 1 == other.child
 
 
-Outcome = tuple[Node, Charge]
-"""A new node and what stays reserved to score it."""
+Outcome = tuple[Node, Wish, Charge]
+"""A new node, what it was drawn for, and what stays reserved to score it (without the opening)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -197,7 +206,7 @@ class Launch:
         if allowance < wish.room and node.finish_reason == "length" and node.num_new_tokens >= allowance:
             self.short = True
         self._purse.settle(branch.hold, wish.cost(node.num_new_tokens, self._prices))
-        branch.done.set_result((node, wish.scoring(node.num_new_tokens, self._prices)))
+        branch.done.set_result((node, wish, wish.scoring(node.num_new_tokens, self._prices)))
 
 
 def limited(params: SamplingParams, max_tokens: int) -> SamplingParams:

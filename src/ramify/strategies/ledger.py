@@ -18,7 +18,7 @@ class Ledger:
         prompt: prompt tokens presented to the model, cached ones included.
         prompt_cached: of these, the tokens whose KV was there already (a fork's or the prefix cache's).
         generated: tokens drawn by the method's own branches.
-        verifier: tokens that scorers ran.
+        verifier: tokens that scorers read (a reward model reads the prompt once and each token of a tree once).
         probe: tokens of probes (scored continuations, trial answers).
         program: tokens drawn by calls of a program (critics, judges, planners).
         discarded: of `generated`, the tokens on no candidate's path: dropped, cancelled or superseded work.

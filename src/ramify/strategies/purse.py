@@ -31,6 +31,9 @@ class Charge:
         return Charge(self.tokens - other.tokens, self.dollars - other.dollars)
 
 
+NOTHING = Charge()
+
+
 @dataclass(slots=True, eq=False)
 class Hold:
     """One reservation: `allowance` tokens may be drawn; `charge` is what it binds in the purse now."""

@@ -146,7 +146,8 @@ def _differences(made: Any, default: Any) -> list[str]:
             parts += _differences(value, usual)
         elif name == "scorer":
             parts.append(f"scorer={_registered_name(value)}")
-            parts += _differences(value, type(value)()) if dataclasses.is_dataclass(value) else []
+            factory: Callable[[], Any] = type(value)
+            parts += _differences(value, factory()) if dataclasses.is_dataclass(value) else []
         else:
             parts.append(f"{name}={value}")
     return parts

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ramify.backends.base import Backend, Node, Usage
 from ramify.errors import BudgetExhausted, ScorerError
 from ramify.randomness import BranchKey
 from ramify.scoring.problem import Problem
-from ramify.scoring.scorers import Scorer, checked_scores
+from ramify.scoring.scorers import Reading, Scorer, checked_scores
 from ramify.strategies.budget import Prices
-from ramify.strategies.purse import Charge, Purse
+from ramify.strategies.launch import Wish
+from ramify.strategies.purse import NOTHING, Charge, Purse
 
 
 class ScoreBook:
@@ -21,15 +23,29 @@ class ScoreBook:
         self._prices = prices
         self._scores: dict[tuple[Scorer, BranchKey], float] = {}
         self._reserved: dict[BranchKey, Charge] = {}
+        self._opened: dict[Scorer, Charge] = {}
+        """Scorers that have begun to read this tree, with what is still reserved for the beginning."""
 
-    def reserve(self, node: Node, charge: Charge) -> None:
-        """Note what the purse holds back for scoring a node."""
-        if charge != Charge():
-            self._reserved[node.key] = charge
+    def prepare(self, wishes: Sequence[Wish]) -> list[Wish]:
+        """The wishes with what their scorer has read and, on the first one, what it takes to begin."""
+        prepared = [replace(wish, read=self._read(wish.parent, wish.scorer)) for wish in wishes]
+        if prepared and prepared[0].scorer is not None and prepared[0].scorer not in self._opened:
+            wish, scorer = prepared[0], prepared[0].scorer
+            extra = scorer.cost(wish.reading(0, first=True)) - scorer.cost(wish.reading(0))
+            prepared[0] = replace(wish, opening=self._charge(extra))
+        return prepared
+
+    def reserve(self, node: Node, wish: Wish, charge: Charge) -> None:
+        """Note what the purse holds back for scoring a new node."""
+        if wish.scorer is None:
+            return
+        self._reserved[node.key] = charge
+        if wish.opening != NOTHING or wish.scorer not in self._opened:
+            self._opened[wish.scorer] = self._opened.get(wish.scorer, NOTHING) + wish.opening
 
     def forget(self, node: Node) -> None:
         """The node will not be scored: give its reservation back."""
-        self._purse.refund(self._reserved.pop(node.key, Charge()))
+        self._purse.refund(self._reserved.pop(node.key, NOTHING))
 
     def missing(self, nodes: Sequence[Node], scorer: Scorer) -> list[Node]:
         """The nodes without a score, each once."""
@@ -44,32 +60,47 @@ class ScoreBook:
 
         Raises:
             BudgetExhausted: what is reserved and left does not suffice.
-            ScorerError: the scorer failed, broke its contract, or ran more than it had declared.
+            ScorerError: the scorer failed, broke its contract, or charged more than it had declared.
         """
-        bounds = {node.key: scorer.cost(len(node.prompt_tokens), node.num_tokens) for node in nodes}
-        unreserved = sum(bound for key, bound in bounds.items() if key not in self._reserved)
-        held = await self._reserve_now(unreserved)
-        for key in bounds:
-            held += self._reserved.pop(key, Charge())
+        held = await self._reserve_now(nodes, scorer)
+        for node in nodes:
+            held += self._reserved.pop(node.key, NOTHING)
+        held += self._opened.get(scorer, NOTHING)
+        self._opened[scorer] = NOTHING
         batch = await checked_scores(scorer, nodes, problem, backend)
         if batch.num_tokens > held.tokens:
             raise ScorerError(
-                f"{type(scorer).__name__} ran {batch.num_tokens} tokens where its cost() had declared {held.tokens}: "
-                "a bound that is too low would let it pass the budget"
+                f"{type(scorer).__name__} charged {batch.num_tokens} tokens where its cost() had declared "
+                f"{held.tokens}: a bound that is too low would let it pass the budget"
             )
-        spent = Charge(batch.num_tokens, self._prices.cost(Usage(verifier=batch.num_tokens)))
-        self._purse.refund(held - spent)
+        self._purse.refund(held - self._charge(batch.num_tokens))
         for node, value in zip(nodes, batch.values, strict=True):
             self._scores[scorer, node.key] = float(value)
 
-    async def _reserve_now(self, tokens: int) -> Charge:
-        charge = Charge(tokens, self._prices.cost(Usage(verifier=tokens)))
+    async def _reserve_now(self, nodes: Sequence[Node], scorer: Scorer) -> Charge:
+        """Reserve for those nodes for which nothing is reserved."""
+        tokens, first = 0, scorer not in self._opened
+        for node in nodes:
+            if node.key not in self._reserved:
+                unread = node.num_tokens - self._read(node.parent, scorer)
+                tokens += scorer.cost(Reading(len(node.prompt_tokens), node.num_tokens, unread, first))
+                first = False
+        charge = self._charge(tokens)
         if tokens == 0:
             return charge
         async with self._purse.turn:
             self._purse.begin()
-            hold = await self._purse.admit(lambda whole: charge if whole else Charge(), 1)
+            hold = await self._purse.admit(lambda whole: charge if whole else NOTHING, 1)
         if hold is None:
             raise BudgetExhausted(f"scoring takes up to {tokens} tokens, more than the budget has left")
         self._purse.settle(hold, charge)
         return charge
+
+    def _read(self, node: Node | None, scorer: Scorer | None) -> int:
+        """Tokens on the way to a node that the scorer has read."""
+        while node is not None and scorer is not None and (scorer, node.key) not in self._scores:
+            node = node.parent
+        return 0 if node is None or scorer is None else node.num_tokens
+
+    def _charge(self, tokens: int) -> Charge:
+        return Charge(tokens, self._prices.cost(Usage(verifier=tokens)))

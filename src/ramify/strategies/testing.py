@@ -84,7 +84,8 @@ def check_result(result: Result, backend: ToyBackend) -> None:
     assert (ledger.prompt, ledger.prompt_cached, ledger.calls) == (usage.prompt, usage.prompt_cached, usage.calls)
     assert (ledger.verifier, ledger.probe) == (usage.verifier, usage.probe)
     assert ledger.generated + ledger.program == usage.generated
-    assert 0 <= ledger.discarded <= ledger.generated and ledger.saved >= 0
+    assert 0 <= ledger.discarded <= ledger.generated
+    assert ledger.saved >= 0
     assert not backend.live, f"{len(backend.live)} branches were never released"
     keys = [candidate.node.key for candidate in result.candidates]
     assert len(keys) == len(set(keys)), "a candidate is listed twice"

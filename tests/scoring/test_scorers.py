@@ -1,0 +1,69 @@
+"""Scorers: what they give, what they cost, and that a failure is never a score."""
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+
+from ramify.backends.base import Capability, Node
+from ramify.errors import ScorerError
+from ramify.randomness import BranchKey
+from ramify.scoring import MeanLogprob, Problem, ProcessReward, Reading, RuleCheck, ScoreBatch, Scorer
+from ramify.scoring.scorers import checked_scores
+
+PROBLEM = Problem("p", "?", answer="12")
+
+
+def node(text="", logprobs=None, tokens=()):
+    return Node(BranchKey(0, 0), tokens=tokens, text=text, token_logprobs=logprobs)
+
+
+def score(scorer, nodes):
+    return asyncio.run(checked_scores(scorer, nodes, PROBLEM, backend=None)).values
+
+
+def test_every_scorer_keeps_the_contract():
+    for scorer in (ProcessReward(), RuleCheck(), MeanLogprob()):
+        assert isinstance(scorer, Scorer)
+        assert hash(scorer) == hash(type(scorer)())
+        assert 0 <= scorer.cost(Reading(10, 9, 5, False)) <= scorer.cost(Reading(10, 10, 6, True))
+
+
+def test_a_rule_gives_one_or_zero():
+    right = RuleCheck(lambda text, problem: text.endswith(problem.answer))
+    assert list(score(right, [node("#### 12"), node("#### 13")])) == [1.0, 0.0]
+    assert list(score(RuleCheck(), [node("#### 12"), node("12")])) == [1.0, 0.0]
+
+
+def test_mean_log_probability_is_that_of_the_answers_own_tokens():
+    nodes = [node(logprobs=(-1.0, -3.0), tokens=(1, 2)), node(logprobs=(-0.5,), tokens=(1,)), node()]
+    assert list(score(MeanLogprob(), nodes)) == [-2.0, -0.5, 0.0]
+    assert MeanLogprob().needs == {Capability.LOGPROBS}
+
+
+def test_missing_log_probabilities_are_an_error():
+    with pytest.raises(ScorerError, match="logprobs=0"):
+        score(MeanLogprob(), [node(tokens=(1, 2))])
+
+
+def test_an_impossible_token_is_no_score():
+    with pytest.raises(ScorerError, match="outside its range"):
+        score(MeanLogprob(), [node(logprobs=(-math.inf,), tokens=(1,))])
+
+
+def test_an_exception_of_a_scorer_names_the_scorer_and_the_problem():
+    def broken(text, problem):
+        raise KeyError("target")
+
+    with pytest.raises(ScorerError, match="RuleCheck failed on problem 'p': KeyError"):
+        score(RuleCheck(broken), [node("x")])
+
+
+def test_scores_of_the_wrong_number_are_refused():
+    class Short(RuleCheck):
+        async def score(self, nodes, problem, backend):
+            return ScoreBatch(np.zeros(len(nodes) - 1))
+
+    with pytest.raises(ScorerError, match="one each"):
+        score(Short(), [node("a"), node("b")])
