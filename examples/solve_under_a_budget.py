@@ -7,10 +7,10 @@ problem = get_task("word_problems").problem(3)
 print(problem.prompt)
 
 with LLM("nano") as llm:
-    for budget in ("100 tokens", "500 tokens", "4k"):
-        result = llm.solve(str(problem.prompt), strategy="best-of-n:n=16", scorer="nano-prm", budget=budget)
+    for budget in (100, 500, 4000):
+        result = llm.solve(problem, strategy="best-of-n:n=16", budget=budget)
         ledger = result.ledger
         print(
-            f"{budget:>10}: answer {result.answer} ({problem.answer} is right), {len(result.candidates)} candidates, "
+            f"{budget:>5} tokens: answer {result.answer} ({problem.answer} is right), {len(result.candidates)} candidates, "
             f"{ledger.generated} generated + {ledger.verifier} verifier tokens, {result.stop_reason}"
         )

@@ -5,8 +5,6 @@ Nothing heavy is imported here or at the top of a command's file, so that `ramif
 
 from __future__ import annotations
 
-import os
-import sys
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -32,9 +30,7 @@ class Commands(TyperGroup):
             say(f"error: {error}")
             raise typer.Exit(exit_code_of(error)) from None
         except BrokenPipeError:
-            # Whoever read the output has gone (`ramify ... | head`): no fault, and nothing more to write.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(ExitCode.OK) from None
+            raise  # whoever read the output has gone (`ramify ... | head`): typer ends quietly
         except OSError as error:
             say(f"error: {error}")
             raise typer.Exit(ExitCode.FAILED) from None
