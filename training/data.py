@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 
-from ramify.evals.tasks import Task, get_task, task_names
+from ramify.evals.tasks import Countdown, Task, get_task, task_names
 from ramify.scoring.problem import Problem
 
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Solve the problem step by step.", "Write one operation a line.")
 SYSTEM_SHARE = 0.02
 IGNORE = -100
 _POOL_BATCHES = 64
+# From this pool on Countdown is mostly of three numbers: with four, most of the loss is chance that cannot be learned.
+LATE_POOL = 41
+LATE_COUNTDOWN_MIX = {3: 0.8, 4: 0.2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,11 @@ def training_batches(
     Batches are cut from pools of examples sorted by length, so padding stays near nothing; the order of the batches in
     a pool is drawn from the seed. `start_batch` skips what an earlier run has used: whole pools are skipped unmade.
     """
-    tasks = [get_task(name) for name in task_names()]
+    early = [get_task(name) for name in task_names()]
+    late = [Countdown(LATE_COUNTDOWN_MIX) if task.name == "countdown" else task for task in early]
     pool_number, skip = divmod(start_batch, _POOL_BATCHES)
     while True:
+        tasks = late if pool_number >= LATE_POOL else early
         batches = _pool(tasks, tokenizer, seed, pool_number, tokens_per_batch)
         yield from batches[skip:]
         pool_number, skip = pool_number + 1, 0

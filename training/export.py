@@ -41,6 +41,7 @@ def export(model: Llama, tokenizer_folder: Path, folder: Path, ramify: dict[str,
     _write(folder / "generation_config.json", generation)
     weights = {name: weight.to(torch.bfloat16).contiguous().cpu() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(tokenizer_folder / name, folder / name)
 

@@ -23,7 +23,7 @@ def sample(
     samples: int,
     temperature: float,
     seed: int,
-    sequences_per_batch: int = 512,
+    sequences_per_batch: int = 64,
 ) -> list[list[str]]:
     """Draw `samples` solutions for each rendered prompt; temperature 0 is greedy.
 
