@@ -12,7 +12,7 @@ from ramify.errors import CapabilityError, ConfigError, TaskError
 from ramify.evals.jsonl import read_journal
 from ramify.evals.pools import draw_pool
 from ramify.evals.replay import best_of_n, majority
-from ramify.evals.runner import Evaluation, evaluate
+from ramify.evals.runner import Evaluation, evaluate, name_of
 from ramify.strategies import DEFAULT_SAMPLING, parse_strategy
 from tests.evals.toy_task import PROBLEMS, ToyTask, make_backend
 
@@ -151,3 +151,10 @@ async def test_records_are_plain_json_without_nan(tmp_path: Path) -> None:
     for line in (tmp_path / "run.jsonl").read_text().splitlines():
         record = json.loads(line)
         assert not any(isinstance(value, float) and math.isnan(value) for value in record.values())
+
+
+def test_a_strategys_name_always_shows_its_size_and_reads_back_as_the_same_strategy() -> None:
+    for spec in ("best-of-n:n=16", "best-of-n:agg=min,n=4", "beam:n=16,m=2", "sample:temperature=0", "particle-filter"):
+        made = parse_strategy(spec)
+        assert parse_strategy(name_of(made)) == made
+        assert not hasattr(made, "n") or f"n={made.n}" in name_of(made)

@@ -24,7 +24,7 @@ SHOWN_METHOD = "particle-filter"
 def demo(
     problems: Annotated[int, typer.Option("--problems", "-p", help="Held-out problems.")] = 100,
     task: Annotated[str, typer.Option("--task", "-t", help="word_problems or countdown.")] = "word_problems",
-    sizes: Annotated[str, typer.Option(help="Sizes of each method, with commas.")] = "4,16",
+    sizes: Annotated[str, typer.Option(help="Sizes of each method, with commas.")] = "4,8,16",
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Results, report, plots.")] = Path(
         "demo_output"
     ),
@@ -44,9 +44,11 @@ def demo(
         common.say(f"{len(found.failures)} problems failed, e.g. {found.failures[0].error}")
         raise typer.Exit(common.ExitCode.FAILED)
     if not json:
+        from ramify.evals.runner import name_of
+
         method = next(method for method in methods if method.name == SHOWN_METHOD)
         problem = telling_problem(found, method, asked)
-        show_search(problem, asyncio.run(search(method, problem, seed, options)))
+        show_search(problem, name_of(method), asyncio.run(search(method, problem, seed, options)))
 
 
 def specs(sizes: str) -> list[str]:
@@ -61,7 +63,7 @@ def specs(sizes: str) -> list[str]:
     numbers = [part.strip() for part in sizes.split(",")]
     for number in numbers:
         if not number.isdigit() or int(number) < 4 or int(number) % 4:
-            raise ConfigError(f"size {number!r} does not work: give multiples of 4 with commas, e.g. 4,16")
+            raise ConfigError(f"size {number!r} does not work: give multiples of 4 with commas, e.g. 4,8,16")
     found += [f"self-consistency:n={n}" for n in numbers]
     found += [f"best-of-n:n={n}" for n in numbers]
     found += [f"beam:n={n},m=4" for n in numbers]
@@ -70,10 +72,10 @@ def specs(sizes: str) -> list[str]:
 
 def telling_problem(found: Evaluation, method: Strategy, problems: Sequence[Problem]) -> Problem:
     """A problem that greedy decoding got wrong and the method right; failing that, one it got right, or the first."""
-    from ramify.strategies.registry import describe
+    from ramify.evals.runner import name_of
 
     solved = {
-        record["problem"] for record in found.records if record["strategy"] == describe(method) and record["correct"]
+        record["problem"] for record in found.records if record["strategy"] == name_of(method) and record["correct"]
     }
     easy = {
         record["problem"] for record in found.records if record["strategy"].startswith("sample:") and record["correct"]
@@ -94,7 +96,7 @@ async def search(method: Strategy, problem: Problem, seed: int, options: dict[st
         return await solve(method, problem, backend, seed=seed)
 
 
-def show_search(problem: Problem, result: Result) -> None:
+def show_search(problem: Problem, method: str, result: Result) -> None:
     """One solved problem with its tree and ledger."""
     from ramify.cli.tree import ledger_table, search_tree
     from ramify.strategies.result import show_answer

@@ -17,6 +17,7 @@ from ramify.errors import ConfigError
 from ramify.evals.jsonl import Journal, Record
 from ramify.evals.pools import AnswerTask, key_text, whole_lines
 from ramify.evals.report import NO_BUDGET, Row, summarise
+from ramify.registry import parse_spec
 from ramify.scoring.equivalence import KeyedBy
 from ramify.scoring.problem import Problem
 from ramify.strategies.budget import Budget
@@ -84,7 +85,7 @@ async def evaluate(
         ConfigError: a budget is not understood, ids or strategies repeat, or the journal has other settings.
     """
     limits = {text: Budget.parse(text) for text in budgets}
-    specs = [describe(strategy) for strategy in strategies]
+    specs = [name_of(strategy) for strategy in strategies]
     _check_distinct("problem", [problem.id for problem in problems])
     _check_distinct("strategy", specs)
     for strategy in strategies:
@@ -142,6 +143,15 @@ def record_of(task: AnswerTask, strategy: str, budget: str, problem: Problem, re
         "stop_reason": result.stop_reason,
         "ledger": result.ledger.to_dict(),
     }
+
+
+def name_of(strategy: Strategy) -> str:
+    """A strategy's spec as it is stored and shown: what differs from the defaults, and its size in any case."""
+    spec, size = describe(strategy), getattr(strategy, "n", None)
+    name, options = parse_spec(spec)
+    if size is None or "n" in options:
+        return spec
+    return ",".join([f"{name}:n={size}", *(f"{key}={value}" for key, value in options.items())])
 
 
 def place_of(record: Record) -> Place:
