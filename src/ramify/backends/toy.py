@@ -110,7 +110,7 @@ class ToyBackend:
         """Continuations stopped before they were done."""
         self._slots = asyncio.Semaphore(batch_size) if batch_size else None
         self._prefilled: set[BranchKey] = set()
-        self._read: set[tuple[str, BranchKey]] = set()
+        self._read: dict[BranchKey, set[tuple[str, BranchKey]]] = {}
         self._running: dict[BranchKey, set[asyncio.Task[Node]]] = {}
 
     async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
@@ -177,6 +177,8 @@ class ToyBackend:
         for node in nodes:
             self.live.discard(node.key)
             self.released.append(node.key)
+            if node.parent is None:
+                self._read.pop(node.key, None)  # the tree is done: another one under the same key is read anew
             for task in self._running.get(node.key, ()):
                 task.cancel()
 
@@ -258,14 +260,18 @@ class ToyBackend:
 
     def _newly_read(self, node: Node, model: str) -> int:
         """Tokens behind the nearest node that the model has read; the prompt's too if it has not read the root."""
+        root: Node = node
+        while root.parent is not None:
+            root = root.parent
+        read = self._read.setdefault(root.key, set())
         above: Node = node
-        while above.parent is not None and (model, above.key) not in self._read:
+        while above is not root and above.parent is not None and (model, above.key) not in read:
             above = above.parent
         unread = node.num_tokens - above.num_tokens
-        if above.parent is None and (model, above.key) not in self._read:
+        if above is root and (model, root.key) not in read:
             unread += len(node.prompt_tokens)
-            self._read.add((model, above.key))
-        self._read.add((model, node.key))
+            read.add((model, root.key))
+        read.add((model, node.key))
         return unread
 
     def _logprob(self, prefix: TokenIds, token: int) -> float:
