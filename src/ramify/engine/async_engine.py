@@ -33,11 +33,13 @@ class AsyncEngine:
 
     Args:
         core: not touched by anybody else from now on.
+        thread: where the steps run; engines that share a processor share one, and whoever made it ends it.
     """
 
-    def __init__(self, core: EngineCore) -> None:
+    def __init__(self, core: EngineCore, thread: ThreadPoolExecutor | None = None) -> None:
         self.core = core
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ramify-engine")
+        self._owns_thread = thread is None
+        self._thread = thread or ThreadPoolExecutor(max_workers=1, thread_name_prefix="ramify-engine")
         self._listeners: dict[int, Listener] = {}
         self._commands: list[Callable[[], None]] = []
         self._stepping = False
@@ -55,36 +57,53 @@ class AsyncEngine:
             self._listeners.update(dict.fromkeys(ids, listener))
             return ids
 
-        return await self._between_steps(add)
+        return await self._between_steps(add, undo=self.drop)
 
     async def fork_and_extend(
-        self, sequence_id: int, key: BranchKey, n: int, first_child: int, params: SamplingParams, listener: Listener
+        self,
+        sequence_id: int,
+        key: BranchKey,
+        n: int,
+        first_child: int,
+        params: SamplingParams,
+        listener: Listener,
+        append: TokenIds = (),
+        score_positions: tuple[int, ...] = (),
+        score_token_ids: tuple[int, ...] = (),
     ) -> list[int]:
-        """Fork a parked sequence `n` times and let the forks run on."""
+        """Fork a parked sequence `n` times and let the forks run on (see `EngineCore.fork` and `extend`)."""
 
         def fork() -> list[int]:
             ids = self.core.fork(sequence_id, key, n, first_child)
             try:
                 for child in ids:
-                    self.core.extend(child, params)
+                    self.core.extend(child, params, append, score_positions, score_token_ids)
             except BaseException:
                 self.core.drop(ids)
                 raise
             self._listeners.update(dict.fromkeys(ids, listener))
             return ids
 
-        return await self._between_steps(fork)
+        return await self._between_steps(fork, undo=self.drop)
 
     def finish(self, sequence_id: int, num_tokens: int | None = None) -> None:
         """End a sequence before the next step (see `EngineCore.finish`)."""
         self._soon(lambda: self.core.finish(sequence_id, num_tokens))
 
     def drop(self, sequence_ids: Collection[int]) -> None:
-        """Forget sequences; nothing is heard of them any more and their blocks are free before the next step."""
+        """Forget sequences; their blocks are free before the next step. A step that runs now is still heard of."""
         ids = list(sequence_ids)
-        for sequence_id in ids:
+        self._soon(lambda: self._forget(ids))
+
+    async def dropped(self, sequence_ids: Collection[int]) -> None:
+        """The same; returns when nothing will be heard of them any more."""
+        ids = list(sequence_ids)
+        await self._between_steps(lambda: self._forget(ids))
+
+    def _forget(self, sequence_ids: list[int]) -> None:
+        for sequence_id in sequence_ids:
             self._listeners.pop(sequence_id, None)
-        self._soon(lambda: self.core.drop(ids))
+        self.core.drop(sequence_ids)
 
     async def tokens(self, sequence_id: int) -> TokenIds:
         """All tokens of a living sequence."""
@@ -95,9 +114,11 @@ class AsyncEngine:
         self.drop(list(self._listeners))
         if self._driver is not None:
             await self._driver
-        self._thread.shutdown()
+        if self._owns_thread:
+            self._thread.shutdown()
 
-    async def _between_steps(self, call: Callable[[], T]) -> T:
+    async def _between_steps(self, call: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
+        """Carry out a call while no step runs. `undo` is for a caller that was cancelled while it waited."""
         if not self._stepping:
             result = call()
             self._wake()
@@ -113,7 +134,12 @@ class AsyncEngine:
                 done.set_exception(error)
 
         self._commands.append(carry_out)
-        return await done
+        try:
+            return await done
+        except asyncio.CancelledError:
+            if undo is not None and done.done() and not done.cancelled() and done.exception() is None:
+                undo(done.result())
+            raise
 
     def _soon(self, call: Callable[[], None]) -> None:
         if self._stepping:
@@ -132,25 +158,47 @@ class AsyncEngine:
             try:
                 outputs = (await loop.run_in_executor(self._thread, self.core.step)).outputs
             except Exception as fault:
-                _log.exception("the engine failed")
-                outputs = self._failures(fault)
+                outputs = self._fail_all(fault)
             self._stepping = False
+            for output in outputs:
+                self._tell(output)
             commands, self._commands = self._commands, []
             for command in commands:
-                command()
-            for output in outputs:
-                listener = self._listeners.get(output.sequence_id)
-                if output.finish_reason is not None:
-                    self._listeners.pop(output.sequence_id, None)
-                if listener is not None:
-                    listener(output)
+                try:
+                    command()
+                except Exception as fault:
+                    for output in self._fail_all(fault):
+                        self._tell(output)
             for _ in range(_SETTLING_TURNS):
                 await asyncio.sleep(0)
 
-    def _failures(self, fault: Exception) -> list[SequenceOutput]:
-        """The step itself failed, outside of any one request: all that run fail, and the engine goes on empty."""
-        ids = list(self._listeners)
+    def _tell(self, output: SequenceOutput) -> None:
+        listener = self._listeners.get(output.sequence_id)
+        if output.finish_reason is not None:
+            self._listeners.pop(output.sequence_id, None)
+        if listener is None:
+            return
+        try:
+            listener(output)
+        except Exception:
+            _log.exception("the listener of sequence %d failed; the sequence is dropped", output.sequence_id)
+            self._forget([output.sequence_id])
+
+    def _fail_all(self, fault: Exception) -> list[SequenceOutput]:
+        """Something failed outside of any one request: all that run fail with it, and the engine goes on empty."""
+        _log.error("the engine failed", exc_info=fault)
         error = EngineError(f"the engine failed: {type(fault).__name__}: {fault}")
         error.__cause__ = fault
-        self._commands.append(lambda: self.core.drop(ids))
+        ids = list(self._listeners)
+        self.core.drop(ids)
         return [SequenceOutput(sequence_id, finish_reason="error", error=error) for sequence_id in ids]
+
+
+def settle(done: asyncio.Future[SequenceOutput]) -> Listener:
+    """A listener for a sequence with one output: it goes to whoever still awaits `done`."""
+
+    def listen(output: SequenceOutput) -> None:
+        if not done.done():
+            done.set_result(output)
+
+    return listen

@@ -76,11 +76,9 @@ class EngineCore:
         leader, siblings = sequences[0], sequences[1:]
         for sibling in siblings:
             sibling.status = Status.FORKING
-            sibling.fresh = False
         leader.siblings = siblings
         for sequence in sequences:
             self._sequences[sequence.id] = sequence
-        self.counters.prompt += len(request.prompt_ids)
         self.scheduler.add(leader)
         return [sequence.id for sequence in sequences]
 
@@ -112,8 +110,21 @@ class EngineCore:
             ids.append(copy.id)
         return ids
 
-    def extend(self, sequence_id: int, params: SamplingParams, append: TokenIds = ()) -> None:
+    def extend(
+        self,
+        sequence_id: int,
+        params: SamplingParams,
+        append: TokenIds = (),
+        score_positions: tuple[int, ...] = (),
+        score_token_ids: tuple[int, ...] = (),
+    ) -> None:
         """A parked sequence goes on, after `append` if given. Its next draws continue its own positions.
+
+        Args:
+            sequence_id: a parked one.
+            params: how it goes on.
+            append: known tokens that come next.
+            score_positions, score_token_ids: logits to read at positions of `append` (see `EngineRequest`).
 
         Raises:
             RequestError: it is not parked, or there is no room left in the context.
@@ -125,9 +136,11 @@ class EngineCore:
         sequence.params = params
         sequence.num_prompt = length
         sequence.num_cached = None
+        sequence.score_positions, sequence.score_token_ids = score_positions, score_token_ids
+        sequence.scores = {}
+        sequence.first_needed_row = min(score_positions, default=None)
         sequence.max_total, sequence.stop_ids = max_total, stop_ids
         sequence.arrival = next(self._arrivals)
-        self.counters.prompt += len(append)
         self.scheduler.add(sequence)
 
     def finish(self, sequence_id: int, num_tokens: int | None = None) -> None:
@@ -265,6 +278,7 @@ class EngineCore:
     def _report_prompt(self, sequence: Sequence, output: SequenceOutput) -> None:
         output.num_cached_tokens = sequence.num_cached or 0
         if sequence.fresh:
+            self.counters.prompt += sequence.num_prompt
             self.counters.prompt_cached += output.num_cached_tokens
         sequence.fresh = False
         if sequence.first_needed_row is None:
@@ -298,7 +312,6 @@ class EngineCore:
         sequence.siblings = []
         if siblings:
             siblings[0].siblings = siblings[1:]
-            siblings[0].fresh = True
             self.scheduler.add(siblings[0])
 
     def _parked(self, sequence_id: int, verb: str) -> Sequence:

@@ -143,7 +143,9 @@ class OfflineLLM:
         Returns:
             One array a continuation: the natural log-probability of each of its tokens.
         """
-        wanted: list[Any] = [continuations] if isinstance(continuations, str) or _is_ids(continuations) else [*continuations]
+        wanted: list[Any] = (
+            [continuations] if isinstance(continuations, str) or _is_ids(continuations) else [*continuations]
+        )
         several = _several(prompts)
         if len(several) == 1:
             several = several * len(wanted)
@@ -224,7 +226,9 @@ def _several(prompts: Any) -> list[Any]:
     if isinstance(prompts, str | dict) or _is_ids(prompts):
         return [prompts]
     if not isinstance(prompts, Iterable):
-        raise RequestError(f"prompts of type {type(prompts).__name__} do not work: give text, ids, dicts or a list of them")
+        raise RequestError(
+            f"prompts of type {type(prompts).__name__} do not work: give text, ids, dicts or a list of them"
+        )
     return list(prompts)
 
 

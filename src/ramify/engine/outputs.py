@@ -115,11 +115,11 @@ class RequestOutput:
 def position_logprobs(entry: TokenLogprobs, tokenizer: Tokenizer) -> PositionLogprobs:
     """The engine's entry of a position as the mapping that callers get; most likely tokens first, then the drawn one."""
     found = {
-        token: Logprob(logprob, rank, tokenizer.decode([token], skip_special_tokens=False))
+        token: Logprob(logprob, rank, tokenizer.token_text(token))
         for rank, (token, logprob) in enumerate(entry.top, start=1)
     }
     if entry.token not in found:
-        text = tokenizer.decode([entry.token], skip_special_tokens=False)
+        text = tokenizer.token_text(entry.token)
         found[entry.token] = Logprob(entry.logprob, entry.rank, text)
     return found
 

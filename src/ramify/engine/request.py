@@ -113,8 +113,8 @@ class EngineCounters:
     """Tokens the engine has run since it was made; the ledgers of all results add up to these.
 
     Attributes:
-        prompt: prompt tokens of admitted sequences, cached ones included.
-        prompt_cached: of these, the tokens whose KV came from the prefix cache or from a fork.
+        prompt: prompt tokens of sequences whose prompt is done, cached ones included; n continuations count n times.
+        prompt_cached: of these, the tokens whose KV came from the prefix cache or from a sibling.
         generated: tokens drawn.
         recomputed: tokens run a second time after a preemption (work, but nobody's charge).
         preemptions: how often a sequence lost its blocks to another.

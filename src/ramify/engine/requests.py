@@ -47,7 +47,10 @@ class RunningRequest:
             request_id,
             prompt,
             prompt_ids,
-            [CompletionOutput(i, "", [], 0.0 if logged else None, [] if logged else None) for i in self._index.values()],
+            [
+                CompletionOutput(i, "", [], 0.0 if logged else None, [] if logged else None)
+                for i in self._index.values()
+            ],
             RequestMetrics(time.perf_counter()),
         )
 
@@ -62,9 +65,7 @@ class RunningRequest:
         now = time.perf_counter()
         if index == 0:
             self.output.metrics.token_times_s += [now] * len(news.new_token_ids)
-            self.output.metrics.num_cached_tokens = max(
-                self.output.metrics.num_cached_tokens, news.num_cached_tokens
-            )
+            self.output.metrics.num_cached_tokens = max(self.output.metrics.num_cached_tokens, news.num_cached_tokens)
         if news.prompt_logprobs is not None:
             self.output.prompt_logprobs = prompt_position_logprobs(news.prompt_logprobs, self._tokenizer)
         completion.token_ids += news.new_token_ids

@@ -47,6 +47,7 @@ def sample(logits: torch.Tensor, sequences: AbstractSequence[Sequence]) -> list[
             error = _process(logits[row], sequence)
             if error is not None:
                 errors[row] = error
+                logits[row] = 0
     tokens = _draw(logits, sequences)
     draws: list[Draw] = []
     for row, sequence in enumerate(sequences):
@@ -72,7 +73,7 @@ def token_logprobs(logprobs: torch.Tensor, token: int, num_top: int) -> TokenLog
 
 
 def _broken_rows(logits: torch.Tensor) -> dict[int, RamifyError]:
-    """Rows with a NaN or nothing finite; they are set to zero so that the vectorised path stays clean."""
+    """Rows with a NaN or nothing finite; set to zero, so that what is computed for all rows at once stays clean."""
     broken = torch.nonzero(~torch.isfinite(logits.amax(dim=-1))).flatten().tolist()
     for row in broken:
         logits[row] = 0
@@ -103,40 +104,79 @@ def _process(row: torch.Tensor, sequence: Sequence) -> RamifyError | None:
 
 
 def _draw(logits: torch.Tensor, sequences: AbstractSequence[Sequence]) -> list[int]:
-    tokens = logits.argmax(dim=-1).tolist()
-    rows = [row for row, sequence in enumerate(sequences) if not sequence.params.greedy]
-    if not rows:
-        return tokens
-    chosen = [sequences[row] for row in rows]
-    temperatures = torch.tensor([s.params.temperature for s in chosen], device=logits.device).unsqueeze(1)
-    scaled = logits if len(rows) == len(sequences) else logits[rows]
-    # Taking the maximum off first keeps tiny temperatures from overflowing.
-    scaled = (scaled - scaled.amax(dim=-1, keepdim=True)) / temperatures
-    for index, sequence in enumerate(chosen):
-        if _truncates(sequence.params):
-            scaled[index] = truncate(scaled[index], sequence.params)
-    keys = key_arrays([sequence.key for sequence in chosen])
-    positions = np.array([len(sequence.tokens) for sequence in chosen])
-    draws = torch.from_numpy(uniform(keys, positions)).to(logits.device)
-    for row, token in zip(rows, inverse_cdf(torch.softmax(scaled, dim=-1), draws).tolist(), strict=True):
-        tokens[row] = token
+    tokens = [-1] * len(sequences)
+    greedy = [row for row, sequence in enumerate(sequences) if sequence.params.greedy]
+    if greedy:
+        for row, token in zip(greedy, _rows(logits, greedy).argmax(dim=-1).tolist(), strict=True):
+            tokens[row] = token
+    drawn = [row for row, sequence in enumerate(sequences) if not sequence.params.greedy]
+    if drawn:
+        chosen = [sequences[row] for row in drawn]
+        for row, token in zip(drawn, _draw_rows(_rows(logits, drawn), chosen).tolist(), strict=True):
+            tokens[row] = token
     return tokens
 
 
-def inverse_cdf(probabilities: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+def _rows(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Some rows, without a copy if they are all."""
+    return logits if len(rows) == len(logits) else logits[rows]
+
+
+def _draw_rows(logits: torch.Tensor, sequences: AbstractSequence[Sequence]) -> torch.Tensor:
+    """Draw from rows of logits, which are overwritten: with large vocabularies a fresh array would cost more than
+    the arithmetic."""
+    temperatures = [max(s.params.temperature, _LOWEST_TEMPERATURE) for s in sequences]
+    inverse = torch.tensor([1 / t for t in temperatures], device=logits.device).unsqueeze(1)
+    # Taking the maximum off first keeps tiny temperatures from overflowing.
+    logits.sub_(logits.amax(dim=-1, keepdim=True)).mul_(inverse)
+    for row, sequence in enumerate(sequences):
+        if _truncates(sequence.params):
+            logits[row] = truncate(logits[row], sequence.params)
+    keys = key_arrays([sequence.key for sequence in sequences])
+    positions = np.array([len(sequence.tokens) for sequence in sequences])
+    return inverse_cdf(logits.exp_(), torch.from_numpy(uniform(keys, positions)).to(logits.device))
+
+
+_LOWEST_TEMPERATURE = 1e-6
+"""Below it the softmax has one token anyway, and 1 / temperature times 0 must stay a number."""
+_CHUNK = 512
+
+
+def inverse_cdf(weights: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """For each row the token in whose interval of the cumulative distribution the draw falls.
 
+    Found in two steps, first the chunk of the vocabulary and then the token in it, so that no cumulative sum over the
+    whole vocabulary is needed.
+
     Args:
-        probabilities: [R, vocabulary] float32; need not sum to exactly 1.
+        weights: [R, vocabulary] float32, proportional to the probabilities, not negative and not all zero.
         draws: [R] float64 in (0, 1).
 
     Returns:
-        [R] int64; never a token of probability zero.
+        [R] int64; never a token of weight zero.
     """
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
+    rows, size = weights.shape
+    whole = size // _CHUNK * _CHUNK
+    sums = weights[:, :whole].view(rows, -1, _CHUNK).sum(-1) if whole else weights[:, :0]
+    if whole < size:
+        sums = torch.cat((sums, weights[:, whole:].sum(-1, keepdim=True)), dim=1)
+    chunk, rest = _locate(sums.double(), draws)
+    places = chunk.unsqueeze(1) * _CHUNK + torch.arange(min(_CHUNK, size), device=weights.device)
+    inside = weights.gather(1, places.clamp(max=size - 1)).double().masked_fill_(places >= size, 0)
+    token, _ = _locate(inside, rest)
+    return chunk * _CHUNK + token
+
+
+def _locate(weights: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The interval of each row that its draw falls into, and how far into the interval it falls, in (0, 1)."""
+    cumulative = weights.cumsum(dim=-1)
     total = cumulative[:, -1]
     targets = torch.minimum(draws * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, targets.unsqueeze(1), right=True).squeeze(1)
+    found = torch.searchsorted(cumulative, targets.unsqueeze(1), right=True)
+    width = weights.gather(1, found)
+    start = cumulative.gather(1, found) - width
+    inside = ((targets.unsqueeze(1) - start) / width).clamp(0, 1).squeeze(1)
+    return found.squeeze(1), inside
 
 
 def _truncates(params: SamplingParams) -> bool:

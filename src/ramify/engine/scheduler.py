@@ -192,14 +192,14 @@ class Scheduler:
     def _place_siblings(self, items: dict[int, Scheduled]) -> None:
         """Forks start with the step that ends their leader's prompt, as far as there are places; the rest wait."""
         for item in items.values():
-            siblings = item.sequence.siblings
+            siblings = [sibling for sibling in item.sequence.siblings if sibling.status is Status.FORKING]
             if not siblings or not item.reaches_end:
                 continue
             places = self.max_num_seqs - len(self.running) - sum(len(other.forks) for other in items.values())
             item.forks = siblings[: max(0, places)]
             for late in siblings[len(item.forks) :]:
                 self.add(late)
-            siblings.clear()
+            item.sequence.siblings = []
 
     def _give(self, sequence: Sequence, rows: int, items: dict[int, Scheduled]) -> bool:
         """Take the blocks for `rows` more rows; whoever has to give way leaves `items`."""

@@ -39,7 +39,7 @@ class Sequence:
         blocks: the block table.
         digests: names of its full computed blocks, for the prefix cache.
         num_cached: known tokens whose KV was there when the current run was admitted.
-        fresh: its prompt is not counted yet.
+        fresh: it was added with a prompt that is not counted yet.
         siblings: sequences that fork from this one when its prompt is done.
         first_needed_row: lowest position whose logits or scores are wanted from the prompt (prefix hits end before it).
     """

@@ -1,0 +1,264 @@
+"""The local engine as a `Backend`: a branch is a forked KV cache, dropping it frees its memory before the next step.
+
+A node's handle names the parked sequence that holds its KV; extending it forks that sequence. Reward models are engines
+of their own in the same process; a node's score continues from the nearest ancestor that was scored, so that each token
+of a tree is verified once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from ramify.backends.base import Capability, FloatArray, Node, StepEnd, StepScores, Usage
+from ramify.backends.branch import Branch
+from ramify.backends.rewards import RewardModel
+from ramify.config import EngineConfig
+from ramify.engine.async_engine import AsyncEngine, settle
+from ramify.engine.core import EngineCore
+from ramify.engine.loading import load_engine
+from ramify.engine.request import EngineRequest, SequenceOutput
+from ramify.errors import CapabilityError, EngineError, PromptTooLongError, RequestError
+from ramify.randomness import BranchKey
+from ramify.sampling import Prompt, SamplingParams, TokenIds
+from ramify.text.detokenizer import Detokenizer
+from ramify.text.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(slots=True)
+class Handle:
+    """What the backend keeps of a node.
+
+    Attributes:
+        sequence_id: the parked sequence with its KV; None for a root that has not run, or a finished node.
+        detokenizer: where the text of its children goes on.
+    """
+
+    sequence_id: int | None
+    detokenizer: Detokenizer
+
+
+class LocalBackend:
+    """One model, and reward models by name, in this process.
+
+    Args:
+        core: of the model.
+        tokenizer: of the model.
+        rewards: name -> (engine, tokenizer) of each reward model.
+    """
+
+    def __init__(
+        self, core: EngineCore, tokenizer: Tokenizer, rewards: Mapping[str, tuple[EngineCore, Tokenizer]] | None = None
+    ) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ramify-engine")
+        self.engine = AsyncEngine(core, self._thread)
+        self.tokenizer = tokenizer
+        self.usage = Usage()
+        self.max_model_len = core.max_model_len
+        self._running: dict[BranchKey, set[int]] = {}
+        self._cancel: dict[int, asyncio.Queue[Branch]] = {}
+        self._rewards = {
+            name: RewardModel(name, AsyncEngine(engine, self._thread), words, tokenizer)
+            for name, (engine, words) in (rewards or {}).items()
+        }
+        self.capabilities = frozenset(Capability) if rewards else frozenset(Capability) - {Capability.REWARD}
+
+    @classmethod
+    def load(
+        cls, model: str | os.PathLike[str], reward_models: Iterable[str] = (), **engine_options: Any
+    ) -> LocalBackend:
+        """Load a model and its reward models, all with the same engine options.
+
+        Raises:
+            ModelNotFoundError, UnsupportedModelError, CheckpointError, ConfigError: see `load_engine`.
+        """
+        config = EngineConfig.from_options(engine_options)
+        loaded = {}
+        for name in (os.fspath(model), *reward_models):
+            core, folder = load_engine(name, config)
+            loaded[name] = (core, load_tokenizer(folder))
+        core, tokenizer = loaded.pop(os.fspath(model))
+        return cls(core, tokenizer, loaded)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop all that runs and end the engines' thread."""
+        for reward_model in self._rewards.values():
+            await reward_model.engine.close()
+        await self.engine.close()
+        self._thread.shutdown()
+
+    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
+        """The root of a tree. Plain text becomes a user's message where the model has a chat template.
+
+        Raises:
+            PromptTooLongError: it leaves no room for an answer.
+        """
+        if isinstance(prompt, str) and self.tokenizer.chat_template is not None:
+            prompt = ({"role": "user", "content": prompt},)
+        tokens = self.tokenizer.prompt_ids(prompt)
+        if len(tokens) >= self.max_model_len:
+            raise PromptTooLongError(
+                f"the prompt has {len(tokens):,} tokens and the context is {self.max_model_len:,}: shorten it"
+            )
+        handle = Handle(None, Detokenizer(self.tokenizer))
+        return Node(key, prompt_tokens=tokens, usage=usage if usage is not None else Usage(), handle=handle)
+
+    async def extend(
+        self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
+    ) -> AsyncIterator[Node]:
+        """Draw `n` continuations of an open node; yields each as it finishes."""
+        if not node.open:
+            raise RequestError(f"the node is finished ({node.finish_reason}); only open nodes can be extended")
+        done: asyncio.Queue[Branch] = asyncio.Queue()
+        branches: dict[int, Branch] = {}
+        early: list[SequenceOutput] = []
+
+        def listen(output: SequenceOutput) -> None:
+            branch = branches.get(output.sequence_id)
+            if branch is None:
+                early.append(output)
+                return
+            self._push(branch, output, done)
+
+        ids = await self._start(node, params, n, first_child, listen)
+        for index, sequence_id in enumerate(ids):
+            key = node.key.child(first_child + index)
+            branches[sequence_id] = Branch(sequence_id, key, node, params, step_end, self.tokenizer)
+        below = self._running.setdefault(node.key, set())
+        below.update(ids)
+        self._cancel.update(dict.fromkeys(ids, done))
+        for output in early:
+            listen(output)
+        left = set(ids)
+        try:
+            for _ in ids:
+                branch = await done.get()
+                left.discard(branch.sequence_id)
+                if branch.error is not None:
+                    raise branch.error
+                yield self._node(branch)
+        finally:
+            below.difference_update(ids)
+            if not below:
+                self._running.pop(node.key, None)
+            for sequence_id in ids:
+                self._cancel.pop(sequence_id, None)
+            if left:
+                await self.engine.dropped(left)
+
+    async def logprobs(self, node: Node, continuations: Sequence[TokenIds]) -> list[FloatArray]:
+        """Log-probabilities of continuations: prompt rows of requests that find the node's prefix in the cache."""
+        prefix = (*node.prompt_tokens, *node.tokens)
+        params = SamplingParams(max_tokens=0, prompt_logprobs=0, detokenize=False)
+        requests = [
+            EngineRequest((*prefix, *tail), params, node.key, prompt_logprobs_start=len(prefix))
+            for tail in continuations
+        ]
+        outputs = await asyncio.gather(*(_result_of(self.engine, request) for request in requests))
+        self._count(node, calls=1, probe=sum(map(len, continuations)))
+        return [
+            np.array([entry.logprob for entry in output.prompt_logprobs or () if entry is not None])
+            for output in outputs
+        ]
+
+    async def reward(self, nodes: Sequence[Node], model: str) -> list[StepScores]:
+        """Process rewards: one score a step so far. Only tokens that no scored ancestor has are run and charged.
+
+        Raises:
+            RequestError: there is no such reward model here.
+        """
+        if model not in self._rewards:
+            known = ", ".join(self._rewards) or "none"
+            raise RequestError(f"no reward model {model!r} is loaded here (there are: {known}): load it with the backend")
+        scores = await self._rewards[model].score(nodes)
+        for node, score in zip(nodes, scores, strict=True):
+            self._count(node, calls=1, verifier=score.num_tokens)
+        return scores
+
+    def release(self, nodes: Iterable[Node]) -> None:
+        """Drop the nodes' KV, here and in the reward models, and stop what runs below them."""
+        ids: list[int] = []
+        for node in nodes:
+            if node.handle.sequence_id is not None:
+                ids.append(node.handle.sequence_id)
+            for sequence_id in self._running.pop(node.key, ()):
+                ids.append(sequence_id)
+                queue = self._cancel.pop(sequence_id, None)
+                if queue is not None:
+                    queue.put_nowait(Branch.released(sequence_id))
+            for reward_model in self._rewards.values():
+                reward_model.release(node)
+        self.engine.drop(ids)
+
+    def encode(self, text: str) -> TokenIds:
+        """Token ids of a text, without special tokens."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    async def _start(
+        self, node: Node, params: SamplingParams, n: int, first_child: int, listen: Any
+    ) -> list[int]:
+        settings = params.with_(n=1, prompt_logprobs=None)
+        if node.parent is None:
+            request = EngineRequest(
+                node.prompt_tokens, settings.with_(n=n), node.key, first_child=first_child, keep=True
+            )
+            return await self.engine.add(request, listen)
+        if node.handle.sequence_id is None:
+            raise CapabilityError("the node holds no KV any more: it was released")
+        return await self.engine.fork_and_extend(
+            node.handle.sequence_id, node.key, n, first_child, settings, listen
+        )
+
+    def _push(self, branch: Branch, output: SequenceOutput, done: asyncio.Queue[Branch]) -> None:
+        if branch.ended:
+            return
+        if branch.parent.parent is None and not branch.started:
+            length = len(branch.parent.prompt_tokens)
+            self._count(branch.parent, calls=1, prompt=length, prompt_cached=output.num_cached_tokens)
+        self._count(branch.parent, generated=len(output.new_token_ids))
+        if not branch.push(output):
+            return
+        if output.finish_reason is None:
+            self.engine.finish(output.sequence_id)
+        if not branch.open and output.error is None:
+            self.engine.drop([output.sequence_id])
+        done.put_nowait(branch)
+
+    def _node(self, branch: Branch) -> Node:
+        node = branch.node(Handle(branch.sequence_id if branch.open else None, branch.detokenizer))
+        for reward_model in self._rewards.values():
+            reward_model.adopt(node)
+        return node
+
+    def _count(self, node: Node, **counts: int) -> None:
+        ran = Usage(**counts)
+        self.usage.add(ran)
+        node.usage.add(ran)
+
+
+async def _result_of(engine: AsyncEngine, request: EngineRequest) -> SequenceOutput:
+    """The one output of a request that draws nothing."""
+    done: asyncio.Future[SequenceOutput] = asyncio.get_running_loop().create_future()
+    ids = await engine.add(request, settle(done))
+    try:
+        output = await done
+    finally:
+        await engine.dropped(ids)
+    if output.error is not None:
+        raise EngineError(str(output.error)) from output.error
+    return output
