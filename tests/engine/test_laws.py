@@ -99,7 +99,8 @@ def test_n_continuations_are_the_branches_one_by_one(length: int) -> None:
     core = engine()
     ids = prompt(length, 5)
     forked = run(core, request(ids, 5, n=5, temperature=1.0))
-    assert core.counters.prompt == length
+    assert core.counters.prompt == 5 * length
+    assert core.counters.prompt_cached == 4 * length
     for child, result in enumerate(forked):
         single = request(ids, 5, temperature=1.0)
         (expected,) = run(engine(), single.__class__(ids, single.params, single.key, first_child=child))
@@ -164,7 +165,7 @@ def test_a_cut_sequence_never_spoils_the_cached_blocks_it_was_cut_from() -> None
     core.extend(sequence, SamplingParams(max_tokens=12, ignore_eos=True, temperature=0), append=(5, 6, 7))
     finish(core, results)
     core.drop([sequence])
-    probe = full + (9,)
+    probe = (*full, 9)
     after = run(core, request(probe, 1))[0]
     assert after.trace() == run(engine(), request(probe, 1))[0].trace()
     assert_whole(core)
@@ -221,5 +222,3 @@ def test_random_workloads_draw_the_tokens_of_the_one_sequence_run(
             got = results.get(sequence, Finished()).trace()
             assert got == expected.trace()[: len(got)]
             assert dropped or len(got) == count
-
-
