@@ -25,12 +25,12 @@ from ramify.strategies.budget import Budget
 from ramify.strategies.launch import Launch, Wish, limited
 from ramify.strategies.ledger import Ledger
 from ramify.strategies.purse import Purse
-from ramify.strategies.result import Candidate, Result, StopReason, path_tokens, show_answer
+from ramify.strategies.result import Result, StopReason, path_tokens, show_answer
 from ramify.strategies.score_book import ScoreBook
+from ramify.strategies.standing import Numbers, Standing
 from ramify.strategies.steps import StepSplitter
 from ramify.strategies.trace import AnyEvent, Asked, Cut, Dropped, Grown, Reported, Scored, Trace
 
-Numbers = Sequence[float] | FloatArray
 MAIN = "generated"
 
 
@@ -66,7 +66,6 @@ class Context:
         """Whether the budget has refused or cut a branch."""
         self._backend = backend
         self._key = key
-        self._equivalence = equivalence
         self._purse = Purse(budget)
         self._book = ScoreBook(self._purse, budget.prices)
         self._meters = {MAIN: Usage()}
@@ -77,11 +76,7 @@ class Context:
         self._num_asked = 0
         self._children: dict[BranchKey, int] = {}
         self._numbers: dict[BranchKey, int] = {}
-        self._finished: list[Node] = []
-        self._answers: dict[tuple[BranchKey, bool], Hashable | None] = {}
-        self._candidates: tuple[Candidate, ...] = ()
-        self._best: Node | None = None
-        self._reported = False
+        self._standing = Standing(problem, equivalence)
         self._started_s = time.monotonic()
 
     async def root(self) -> Node:
@@ -204,13 +199,7 @@ class Context:
 
     def answer(self, node: Node) -> Hashable | None:
         """The key of a node's answer; None while it is open. Of a cut answer only whole lines are read."""
-        if node.open:
-            return None
-        whole = node.finish_reason == "stop"
-        if (node.key, whole) not in self._answers:
-            text = node.text if whole else node.text.rpartition("\n")[0]
-            self._answers[node.key, whole] = self._equivalence.key(text, self.problem) if text else None
-        return self._answers[node.key, whole]
+        return self._standing.answer(node)
 
     def emit(self, event: AnyEvent) -> None:
         """Add an event to the trace."""
@@ -231,20 +220,8 @@ class Context:
 
         This is what the caller gets when the run is stopped here.
         """
-        merged: dict[BranchKey, Candidate] = {}
-        for i, node in enumerate(nodes):
-            score = None if scores is None else float(scores[i])
-            weight = None if weights is None else float(weights[i])
-            known = merged.get(node.key)
-            if known is not None and known.weight is not None and weight is not None:
-                weight += known.weight
-            merged[node.key] = Candidate(node, self.answer(node), score, weight)
-        self._reported = True
-        self._candidates = tuple(merged.values())
-        self._best = None if best is None else nodes[best]
-        if self._best is not None:
-            answer = show_answer(self.answer(self._best))
-            self.emit(Reported(self._numbers[self._best.key], answer, len(merged)))
+        self._standing.report(nodes, best, scores, weights)
+        self._emit_report()
 
     def result(
         self,
@@ -260,21 +237,21 @@ class Context:
 
     def conclude(self, reason: StopReason) -> Result:
         """A result from what has been reported so far; failing that, from the answers that were finished."""
-        if not self._reported and self._finished:
-            answered = [i for i, node in enumerate(self._finished) if self.answer(node) is not None]
-            self.report(self._finished, answered[0] if answered else 0)
-        best = self._best or self._root or Node(self._key)
-        answer = self.answer(best)
-        return Result(best, answer, self._candidates, self.ledger(), reason, self.trace, problem_id=self.problem.id)
+        if self._standing.fall_back():
+            self._emit_report()
+        best = self._standing.best or self._root or Node(self._key)
+        candidates, answer = self._standing.candidates, self.answer(best)
+        return Result(best, answer, candidates, self.ledger(), reason, self.trace, problem_id=self.problem.id)
 
     def ledger(self) -> Ledger:
         """What has been spent so far. Complete once nothing runs."""
-        on_paths = path_tokens(self._candidates)
+        candidates = self._standing.candidates
+        on_paths = path_tokens(candidates)
         return Ledger.of(
             self._meters,
             self.budget.prices,
             discarded=self._meters[MAIN].generated - on_paths,
-            saved=sum(candidate.node.num_tokens for candidate in self._candidates) - on_paths,
+            saved=sum(candidate.node.num_tokens for candidate in candidates) - on_paths,
             wall_s=time.monotonic() - self._started_s,
         )
 
@@ -296,6 +273,12 @@ class Context:
         total, limit = self.ledger().total_tokens, self.budget.tokens
         if limit is not None and total > limit:
             raise EngineError(f"{total} tokens were spent of a budget of {limit}: a reservation was too small")
+
+    def _emit_report(self) -> None:
+        best = self._standing.best
+        if best is not None:
+            answer = show_answer(self.answer(best))
+            self.emit(Reported(self._numbers[best.key], answer, len(self._standing.candidates)))
 
     @asynccontextmanager
     async def _launch(self, wishes: list[Wish]) -> AsyncGenerator[Launch, None]:
@@ -348,7 +331,7 @@ class Context:
         above = self._numbers[parent.key]
         self.emit(Grown(number, above, text, node.num_new_tokens, node.finish_reason, node.cum_logprob))
         if not node.open:
-            self._finished.append(node)
+            self._standing.finished.append(node)
         return node
 
     def _release(self, nodes: Iterable[Node]) -> None:
