@@ -18,7 +18,7 @@ from ramify.registry import parse_spec
 NO_BUDGET = ""
 MIN_STRATEGY = 22
 """Columns of the terminal that a strategy's name gets at least; longer ones fold."""
-CAPTION = "accuracy (95% interval); tokens, with the verifier's, and seconds a problem"
+CAPTION = "accuracy (95% interval); means a problem: tokens in all, seconds"
 
 
 @dataclass(frozen=True, slots=True)
