@@ -165,7 +165,8 @@ class RewardModel:
         tree = self._tree(node)
         assert tree.reading is not None
         prompt = await asyncio.shield(tree.reading)
-        base = tree.bases.get(node.key) or self._nearest(tree, node.parent) or prompt
+        known = (prompt, tree.bases.get(node.key), self._nearest(tree, node.parent))
+        base = max((scored for scored in known if scored is not None), key=lambda scored: len(scored.ids))
         ids = (*node.prompt_tokens, *node.tokens)
         append = ids[len(base.ids) :]
         if not append:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ramify.models.config import ModelConfig, load_config
 from ramify.models.decoder import load_decoder
 from ramify.models.hub import resolve_model
 
+_log = logging.getLogger(__name__)
 _SHARE = {"cpu": 0.5, "cuda": 0.9}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -44,6 +46,8 @@ def load_engine(model: str | os.PathLike[str], config: EngineConfig) -> tuple[En
     max_model_len = pick_max_model_len(config, model_config)
     decoder = load_decoder(model_config, open_checkpoint(folder), dtype, device, max_model_len)
     budget = plan_pool(config, model_config, device, dtype)
+    _log.info("%s: %s, %s on %s, context %d", model, model_config.architecture, dtype, device, max_model_len)
+    _log.info("%s", budget)
     cache = KVCache(
         model_config.num_layers,
         model_config.num_kv_heads,
