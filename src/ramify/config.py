@@ -10,7 +10,6 @@ from typing import Any, Literal
 from ramify.errors import ConfigError
 
 DTypeName = Literal["auto", "float32", "bfloat16"]
-PolicyName = Literal["fcfs", "priority"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class EngineConfig:
         gpu_memory_utilization: share of the free memory that the KV pool may take; None means 0.9 on CUDA and 0.5
             on a CPU, where other programs live too.
         enable_prefix_caching: reuse the KV of known prefixes.
-        scheduling_policy: "fcfs", or "priority" (lower `priority` first).
+        scheduling_policy: a registered one: "fcfs", or "priority" (lower `priority` first).
         seed: of the engine: requests without a seed of their own draw from it.
         num_threads: intra-op threads of torch in this process; None leaves torch's setting.
         revision: of a hub id.
@@ -46,7 +45,7 @@ class EngineConfig:
     num_kv_blocks: int | None = None
     gpu_memory_utilization: float | None = None
     enable_prefix_caching: bool = True
-    scheduling_policy: PolicyName = "fcfs"
+    scheduling_policy: str = "fcfs"
     seed: int = 0
     num_threads: int | None = None
     revision: str | None = None
@@ -54,8 +53,6 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} does not work: use 'auto', 'float32' or 'bfloat16'")
-        if self.scheduling_policy not in ("fcfs", "priority"):
-            raise ConfigError(f"scheduling_policy={self.scheduling_policy!r} does not work: use 'fcfs' or 'priority'")
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_kv_blocks", "num_threads"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):

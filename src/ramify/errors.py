@@ -1,4 +1,4 @@
-"""Exceptions of ramify: one class per thing a caller can do about it, each with a message that names the value and the remedy."""
+"""Exceptions of ramify: one class per thing a caller can do about it; messages name the value and the remedy."""
 
 
 class RamifyError(Exception):

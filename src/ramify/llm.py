@@ -43,7 +43,7 @@ class LLM(OfflineLLM):
     @overload
     def solve(
         self,
-        problems: Sequence[str | Problem],
+        problems: list[str] | Sequence[Problem],
         strategy: str | Strategy = ...,
         *,
         budget: int | Budget | None = ...,
@@ -54,7 +54,7 @@ class LLM(OfflineLLM):
 
     def solve(
         self,
-        problems: str | Problem | Sequence[str | Problem],
+        problems: str | Problem | list[str] | Sequence[Problem],
         strategy: str | Strategy = "best-of-n:n=16",
         *,
         budget: int | Budget | None = None,
@@ -118,7 +118,5 @@ class LLM(OfflineLLM):
             core, folder = load_engine(name, self.config)
             rewards[name] = (core, load_tokenizer(folder))
         async with LocalBackend(self.core, self.tokenizer, rewards) as backend:
-            results = await solve_many(
-                method, problems, backend, budget=budget, seed=seed, equivalence=equivalence
-            )
+            results = await solve_many(method, problems, backend, budget=budget, seed=seed, equivalence=equivalence)
         return [result for result in results if result is not None]

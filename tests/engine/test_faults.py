@@ -45,7 +45,8 @@ def test_a_request_that_fails_fails_alone(action: str) -> None:
     core = engine(num_kv_blocks=24, enable_prefix_caching=False)
     poison(core, action)
     bad = request((*prompt(9, 9), POISON), 9, n=2)
-    results = run(core, *(request(prompt(20, s), s) for s in seeds[:2]), bad, *(request(prompt(20, s), s) for s in seeds[2:]))
+    good = [request(prompt(20, s), s) for s in seeds]
+    results = run(core, *good[:2], bad, *good[2:])
     failed, fine = results[2:4], [*results[:2], *results[4:]]
     assert all(isinstance(each.error, EngineError) and each.reason == "error" for each in failed)
     assert "caught fire" in str(failed[0].error) or "not finite" in str(failed[0].error)

@@ -1,5 +1,5 @@
-"""One answer per seed: whatever shares the batch, however the prompt is chunked, forked, preempted or found in the cache,
-a sequence's tokens are the same and their log-probabilities are the same bits."""
+"""One answer per seed: whatever shares the batch, however a prompt is chunked, forked, preempted or found in the cache, a
+sequence's tokens are the same and their log-probabilities are the same bits."""
 
 from __future__ import annotations
 

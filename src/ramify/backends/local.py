@@ -184,7 +184,7 @@ class LocalBackend:
         """
         if model not in self._rewards:
             known = ", ".join(self._rewards) or "none"
-            raise RequestError(f"no reward model {model!r} is loaded here (there are: {known}): load it with the backend")
+            raise RequestError(f"no reward model {model!r} is loaded here (there are: {known}): load it too")
         scores = await self._rewards[model].score(nodes)
         for node, score in zip(nodes, scores, strict=True):
             self._count(node, calls=1, verifier=score.num_tokens)
@@ -209,9 +209,7 @@ class LocalBackend:
         """Token ids of a text, without special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    async def _start(
-        self, node: Node, params: SamplingParams, n: int, first_child: int, listen: Any
-    ) -> list[int]:
+    async def _start(self, node: Node, params: SamplingParams, n: int, first_child: int, listen: Any) -> list[int]:
         settings = params.with_(n=1, prompt_logprobs=None)
         if node.parent is None:
             request = EngineRequest(
@@ -220,9 +218,7 @@ class LocalBackend:
             return await self.engine.add(request, listen)
         if node.handle.sequence_id is None:
             raise CapabilityError("the node holds no KV any more: it was released")
-        return await self.engine.fork_and_extend(
-            node.handle.sequence_id, node.key, n, first_child, settings, listen
-        )
+        return await self.engine.fork_and_extend(node.handle.sequence_id, node.key, n, first_child, settings, listen)
 
     def _push(self, branch: Branch, output: SequenceOutput, done: asyncio.Queue[Branch]) -> None:
         if branch.ended:

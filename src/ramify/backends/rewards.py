@@ -1,4 +1,4 @@
-"""Process reward models on the local engine: the probability that an answer is right so far, at the end of each step."""
+"""Process reward models on the local engine: the probability that an answer is right so far, after each step."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ class RewardModel:
     def __init__(self, name: str, engine: AsyncEngine, tokenizer: Tokenizer, policy_tokenizer: Tokenizer) -> None:
         head = engine.core.model_config.reward
         if head is None:
-            raise RequestError(
-                f"{name} is no reward model: its config.json has no reward head (ramify.kind = prm); choose one that has"
-            )
+            raise RequestError(f"{name} is no reward model: its config.json has no reward head (ramify.kind = prm)")
         if tokenizer.backend.get_vocab() != policy_tokenizer.backend.get_vocab():
             raise RequestError(f"reward model {name} has another vocabulary than the policy: choose one that shares it")
         self.name = name
@@ -192,7 +190,6 @@ class RewardModel:
         if output.scores is None:
             raise ScorerError(f"reward model {self.name} gave no scores")
         return sequence_id, output.scores
-
 
     async def _finished(self, sequence_id: int, done: asyncio.Future[SequenceOutput]) -> SequenceOutput:
         try:

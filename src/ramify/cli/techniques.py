@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +16,9 @@ def techniques(
     json: common.Json = False,
 ) -> None:
     """List all techniques. Trade: lossless (same tokens), distribution (same law, other draws) or approximate."""
-    from rich.table import Table
+    from rich.padding import Padding
 
+    import ramify.engine.policies
     import ramify.scoring
     import ramify.strategies  # noqa: F401 - importing registers
     from ramify import registry
@@ -29,13 +31,16 @@ def techniques(
     if json:
         common.print_json([as_json(entry) for entry in found])
         return
-    table = Table()
-    for name in ("kind", "name", "trade", "needs", "paper", "options", "what it does"):
-        table.add_column(name, no_wrap=name in ("kind", "name"))
-    for entry in found:
-        options = ", ".join(registry.option_types(entry.factory))
-        table.add_row(entry.kind, entry.name, entry.trade, ", ".join(entry.needs), entry.paper, options, entry.summary)
-    common.output_console().print(table)
+    console = common.output_console()
+    for kind_name, entries in itertools.groupby(found, key=lambda entry: entry.kind):
+        console.print(f"[bold]{kind_name}[/]")
+        for entry in entries:
+            needs = f"needs {', '.join(entry.needs)}" if entry.needs else "needs nothing"
+            facts = "; ".join(part for part in (entry.trade, needs, entry.paper, entry.page) if part)
+            options = ", ".join(registry.option_types(entry.factory))
+            lines = [entry.summary, *([f"options: {options}"] if options else [])]
+            console.print(f"  [cyan]{entry.name}[/]  {facts}", highlight=False, soft_wrap=True)
+            console.print(Padding("\n".join(lines), (0, 0, 0, 6)), style="dim", highlight=False)
 
 
 def as_json(entry: Any) -> dict[str, Any]:

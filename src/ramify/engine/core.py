@@ -11,7 +11,6 @@ import torch
 
 from ramify.config import EngineConfig
 from ramify.engine.admission import check_request, limits_of
-from ramify.engine.policies import POLICIES
 from ramify.engine.request import EngineCounters, EngineRequest, SequenceOutput, StepOutput
 from ramify.engine.runner import ModelRunner
 from ramify.engine.sampler import Draw, sample, token_logprobs
@@ -22,6 +21,7 @@ from ramify.kv.cache import KVCache
 from ramify.kv.sizing import KVBudget
 from ramify.models.decoder import Decoder
 from ramify.randomness import BranchKey
+from ramify.registry import technique
 from ramify.sampling import SamplingParams, TokenIds
 
 
@@ -49,7 +49,7 @@ class EngineCore:
             config.block_size,
             config.max_num_seqs,
             config.max_num_batched_tokens,
-            POLICIES[config.scheduling_policy](),
+            technique("policy", config.scheduling_policy).factory(),
             config.enable_prefix_caching,
         )
         self._runner = ModelRunner(decoder, cache)
@@ -248,8 +248,7 @@ class EngineCore:
                 continue
             for fork in item.forks:
                 self.scheduler.run(fork, leader=sequence)
-            for drawer in (sequence, *item.forks):
-                outputs.append(self._advance(drawer, draws.get(drawer.id)))
+            outputs += [self._advance(drawer, draws.get(drawer.id)) for drawer in (sequence, *item.forks)]
         return outputs
 
     def _advance(self, sequence: Sequence, draw: Draw | None) -> SequenceOutput:

@@ -113,7 +113,7 @@ class RequestOutput:
 
 
 def position_logprobs(entry: TokenLogprobs, tokenizer: Tokenizer) -> PositionLogprobs:
-    """The engine's entry of a position as the mapping that callers get; most likely tokens first, then the drawn one."""
+    """The engine's entry of a position as the mapping that callers get: most likely tokens, then the drawn one."""
     found = {
         token: Logprob(logprob, rank, tokenizer.token_text(token))
         for rank, (token, logprob) in enumerate(entry.top, start=1)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from collections.abc import Sequence as AbstractSequence
 from typing import Protocol
 
-from ramify.config import PolicyName
 from ramify.engine.sequence import Sequence
+from ramify.registry import register
 
 
 class Policy(Protocol):
@@ -22,6 +22,7 @@ class Policy(Protocol):
         ...
 
 
+@register("fcfs", kind="policy", trade="lossless", page="guides/engine.md")
 class FirstComeFirstServed:
     """Oldest first; the youngest gives way. A preempted sequence keeps its age, and so its place."""
 
@@ -34,6 +35,7 @@ class FirstComeFirstServed:
         return max(running, key=lambda sequence: sequence.arrival)
 
 
+@register("priority", kind="policy", trade="lossless", page="guides/engine.md")
 class Priority:
     """Lower priority number first, oldest first among equals; the last in that order gives way."""
 
@@ -44,6 +46,3 @@ class Priority:
     def victim(self, running: AbstractSequence[Sequence]) -> Sequence:
         """The last in order."""
         return max(running, key=lambda sequence: (sequence.priority, sequence.arrival))
-
-
-POLICIES: dict[PolicyName, type[Policy]] = {"fcfs": FirstComeFirstServed, "priority": Priority}

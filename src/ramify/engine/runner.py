@@ -139,8 +139,7 @@ def _rows_to_read(
                 if sequence.wants_row(position):
                     read_rows.append((first + position - item.start, sequence, position))
         if item.reaches_end and len(sequence.tokens) < sequence.max_total:
-            for drawer in (sequence, *item.forks):
-                drawing.append(drawer)
-                draw_rows.append(first + item.num_rows - 1)
+            drawing += (sequence, *item.forks)
+            draw_rows += [first + item.num_rows - 1] * (1 + len(item.forks))
         first += item.num_rows
     return drawing, draw_rows, read_rows

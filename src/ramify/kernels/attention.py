@@ -201,7 +201,7 @@ def paged_attention(
         [T, heads, head_dim] in the query's dtype.
     """
     kv_heads = keys.shape[0]
-    rows_by_head = (query.float() * scale).unflatten(1, (kv_heads, -1))
+    rows_by_head = (query.float() * scale).view(len(query), kv_heads, -1, query.shape[-1])
     parts = [_attend(rows_by_head, keys, values, group, group.masks[window]) for group in plan.groups]
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
     if plan.order is not None:

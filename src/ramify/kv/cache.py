@@ -58,7 +58,7 @@ class KVCache:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros. On a CPU the pages are the system's own zero pages until they are written, so a large pool costs nothing."""
+    """Zeros. On a CPU the pages are the system's own zero page until they are written: a large pool costs nothing."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     if dtype == torch.float32:

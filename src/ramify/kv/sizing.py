@@ -40,8 +40,8 @@ class KVBudget:
 
     def __str__(self) -> str:
         return (
-            f"KV pool: {self.num_blocks:,} blocks x {self.block_bytes / 1024:,.0f} KiB = {self.pool_bytes / 2**20:,.0f} "
-            f"MiB, {self.tokens:,} tokens (limited by {self.limited_by}: the limits can use {self.useful_blocks:,} "
+            f"KV pool: {self.num_blocks:,} blocks x {self.block_bytes / 1024:,.0f} KiB = "
+            f"{self.pool_bytes / 2**20:,.0f} MiB, {self.tokens:,} tokens (limited by {self.limited_by}: the limits can use {self.useful_blocks:,} "
             f"blocks; {self.share:.0%} of {self.free_bytes / 2**20:,.0f} MiB free memory holds "
             f"{int(self.free_bytes * self.share) // self.block_bytes:,})"
         )
@@ -101,7 +101,7 @@ def size_pool(
         chosen, reason = affordable, "memory"
     if chosen < 1:
         raise ConfigError(
-            f"no KV block fits: one needs {block_bytes / 2**20:.1f} MiB and {share:.0%} of {free_bytes / 2**20:,.0f} MiB "
-            "are to be used; free memory or raise gpu_memory_utilization"
+            f"no KV block fits: one needs {block_bytes / 2**20:.1f} MiB and {share:.0%} of "
+            f"{free_bytes / 2**20:,.0f} MiB are to be used; free memory or raise gpu_memory_utilization"
         )
     return KVBudget(chosen + 1, block_bytes, free_bytes, share, useful, reason, chosen * block_size)

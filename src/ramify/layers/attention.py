@@ -43,13 +43,13 @@ class Attention:
         self.window = window
         self.query_norm = query_norm
         self.key_norm = key_norm
-        self.splits = (num_heads, num_kv_heads, num_kv_heads)
+        self.splits = [num_heads, num_kv_heads, num_kv_heads]
 
     def __call__(
         self, x: torch.Tensor, inputs: BatchInputs, rotary: tuple[torch.Tensor, torch.Tensor], cache: KVCache
     ) -> torch.Tensor:
         """[T, hidden] -> [T, hidden]; writes this batch's keys and values into the cache."""
-        query, key, value = self.qkv(x).unflatten(-1, (-1, self.head_dim)).split(self.splits, dim=1)
+        query, key, value = torch.split(self.qkv(x).view(len(x), -1, self.head_dim), self.splits, dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
