@@ -29,7 +29,8 @@ async def test_a_pool_holds_every_sample_with_its_scores_and_counts(tmp_path: Pa
     assert list(pool.samples) == [problem.id for problem in PROBLEMS]
     samples = [sample for group in pool.samples.values() for sample in group]
     assert sum(sample.generated for sample in samples) == backend.usage.generated
-    assert sum(sample.verifier["toy-prm"] for sample in samples) == backend.usage.verifier
+    prompts = sum(group[0].prompt_tokens for group in pool.samples.values())
+    assert sum(sample.verifier["toy-prm"] for sample in samples) + prompts == backend.usage.verifier
     for sample in samples:
         assert sample.correct == sample.text.startswith("a")
         assert sample.logprob is not None

@@ -17,7 +17,7 @@ from tests.evals.toy_task import PROBLEMS, ToyTask, make_backend
 def sample(index: int, key: str | None, score: float = 0.5, logprob: float | None = -1.0) -> Sample:
     return Sample(
         problem="p", index=index, text=key or "", tokens=(1,), key=key, correct=key == "a", logprob=logprob,
-        finish_reason="stop", prompt_tokens=3, generated=10, steps={"prm": (1.0, score)}, verifier={"prm": 13},
+        finish_reason="stop", prompt_tokens=3, generated=10, steps={"prm": (1.0, score)}, verifier={"prm": 10},
     )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ async def test_a_drawn_pool_is_replayed_by_every_method(tmp_path: Path) -> None:
         assert rows["pass@k", k].accuracy.mean == pytest.approx(expected)
         votes = [maj_at_k([s.key for s in group], [s.correct for s in group], k) for group in groups]
         assert rows["majority", k].accuracy.mean == pytest.approx(np.mean(votes))
-        assert rows["best-of-n", k].tokens == pytest.approx(k * _mean_cost(groups))
+        assert rows["best-of-n", k].tokens == pytest.approx(k * _mean_cost(groups) + groups[0][0].prompt_tokens)
         assert rows["best-of-n", k].tokens > rows["majority", k].tokens
     # One sample leaves no choice, so all methods give the mean of the pool (the vote only where answers can be read).
     for method in ("logprob", "best-of-n", "soft"):
@@ -53,7 +53,7 @@ def _mean_cost(groups: list[list[Sample]]) -> float:
 def test_tokens_count_the_verifier_only_where_it_is_used() -> None:
     pool = pool_of([sample(0, "a"), sample(1, "b")])
     assert tokens_at_k(pool, 2) == 20
-    assert tokens_at_k(pool, 2, "prm") == 46
+    assert tokens_at_k(pool, 2, "prm") == 20 + 20 + 3
     assert math.isnan(tokens_at_k(Pool({"reward_models": []}, {}), 1))
 
 

@@ -67,7 +67,7 @@ def test_a_replayed_pool_is_a_table_of_methods_by_k() -> None:
     rows = [Replayed(method, k, Interval(0.5, 0.4, 0.6), k * 10.0) for method in ("pass@k", "majority") for k in (1, 4)]
     text = shown(replay_table(rows))
     assert "pass@k" in text
-    assert "50.0% (40-60)" in text
+    assert "50.0 (40-60)" in text
     assert [point.line for point in points(rows)] == ["pass@k", "pass@k", "majority", "majority"]
 
 

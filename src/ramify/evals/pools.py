@@ -54,7 +54,7 @@ class Sample:
         steps: scores of its steps by reward model, each in [0, 1].
         finish_reason: "stop" or "length".
         prompt_tokens, generated: token counts.
-        verifier: tokens each reward model ran for it.
+        verifier: tokens each reward model ran for it beyond the prompt, which it reads once a problem.
     """
 
     problem: str
@@ -225,7 +225,11 @@ async def _draw(
             prompt_tokens=len(node.prompt_tokens),
             generated=node.num_tokens,
             steps={name: scores[position].scores for name, scores in rewards.items()},
-            verifier={name: scores[position].num_tokens for name, scores in rewards.items()},
+            # The first scored node of a tree pays for the prompt; which one that is depends on what was drawn before.
+            verifier={
+                name: scores[position].num_tokens - (len(root.prompt_tokens) if position == 0 else 0)
+                for name, scores in rewards.items()
+            },
         )
         for position, (index, node) in enumerate(zip(wanted, ordered, strict=True))
     ]

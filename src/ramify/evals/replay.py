@@ -117,12 +117,18 @@ def with_selector(selector: Selector, seed: int = 0) -> Estimate:
 
 
 def tokens_at_k(pool: Pool, k: int, reward_model: str | None = None) -> float:
-    """Mean tokens of k samples of a problem, with the verifier's if a reward model scores them. NaN for no problem."""
-    costs = [
-        np.mean([x.generated + (x.verifier[reward_model] if reward_model else 0) for x in samples])
-        for samples in pool.samples.values()
-    ]
-    return k * float(np.mean(costs)) if costs else float("nan")
+    """Mean tokens a problem of k samples; a reward model reads the prompt once and each sample. NaN without problems."""
+    if not pool.samples:
+        return float("nan")
+    return float(np.mean([_tokens(samples, k, reward_model) for samples in pool.samples.values()]))
+
+
+def _tokens(samples: Sequence[Sample], k: int, reward_model: str | None) -> float:
+    generated = k * float(np.mean([sample.generated for sample in samples]))
+    if reward_model is None:
+        return generated
+    read = k * float(np.mean([sample.verifier[reward_model] for sample in samples]))
+    return generated + samples[0].prompt_tokens + read
 
 
 def majority(samples: Sequence[Sample]) -> Sample | None:

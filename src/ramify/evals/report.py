@@ -76,16 +76,17 @@ def table(rows: Sequence[Row], title: str = "") -> Table:
 
 
 def replay_table(rows: Sequence[Replayed], title: str = "") -> Table:
-    """A replayed pool as a table: one line a k, one column a method."""
+    """A replayed pool as a table of percentages: one line a k, one column a method."""
     methods = list(dict.fromkeys(row.method for row in rows))
     by_place = {(row.method, row.k): row for row in rows}
-    found = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=0)
+    caption = "right answers in %, with 95% intervals"
+    found = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=0, caption=caption)
     found.add_column("k", justify="right")
     for method in methods:
         found.add_column(method, justify="right")
     for k in dict.fromkeys(row.k for row in rows):
         intervals = [by_place[method, k].accuracy for method in methods]
-        found.add_row(str(k), *map(accuracy_text, intervals))
+        found.add_row(str(k), *(accuracy_text(interval).replace("%", "") for interval in intervals))
     return found
 
 
