@@ -1,4 +1,4 @@
-"""One answer per seed: whatever shares the batch, however a prompt is chunked, forked, preempted or found in the cache, a
+"""One answer per seed: whatever shares the batch, however a prompt is chunked, forked, preempted or cached, a
 sequence's tokens are the same and their log-probabilities are the same bits."""
 
 from __future__ import annotations

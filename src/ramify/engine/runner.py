@@ -135,9 +135,9 @@ def _rows_to_read(
     for item in items:
         sequence = item.sequence
         if sequence.first_needed_row is not None and item.start < sequence.num_prompt:
-            for position in range(max(item.start, sequence.first_needed_row), item.start + item.num_rows):
-                if sequence.wants_row(position):
-                    read_rows.append((first + position - item.start, sequence, position))
+            places = range(max(item.start, sequence.first_needed_row), item.start + item.num_rows)
+            wanted = filter(sequence.wants_row, places)
+            read_rows += [(first + position - item.start, sequence, position) for position in wanted]
         if item.reaches_end and len(sequence.tokens) < sequence.max_total:
             drawing += (sequence, *item.forks)
             draw_rows += [first + item.num_rows - 1] * (1 + len(item.forks))
