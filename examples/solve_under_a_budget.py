@@ -11,6 +11,6 @@ with LLM("nano") as llm:
         result = llm.solve(problem, strategy="best-of-n:n=16", budget=budget)
         ledger = result.ledger
         print(
-            f"{budget:>5} tokens: answer {result.answer} ({problem.answer} is right), {len(result.candidates)} candidates, "
-            f"{ledger.generated} generated + {ledger.verifier} verifier tokens, {result.stop_reason}"
+            f"{budget:>5} tokens: answer {result.answer} ({problem.answer} is right), "
+            f"{len(result.candidates)} candidates, {ledger.generated} generated + {ledger.verifier} verifier tokens, {result.stop_reason}"
         )

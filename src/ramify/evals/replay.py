@@ -117,7 +117,7 @@ def with_selector(selector: Selector, seed: int = 0) -> Estimate:
 
 
 def tokens_at_k(pool: Pool, k: int, reward_model: str | None = None) -> float:
-    """Mean tokens a problem of k samples; a reward model reads the prompt once and each sample. NaN without problems."""
+    """Mean tokens a problem of k samples; a reward model reads the prompt once and each sample. NaN for no problem."""
     if not pool.samples:
         return float("nan")
     return float(np.mean([_tokens(samples, k, reward_model) for samples in pool.samples.values()]))
