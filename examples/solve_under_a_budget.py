@@ -10,7 +10,5 @@ with LLM("nano") as llm:
     for budget in (100, 500, 4000):
         result = llm.solve(problem, strategy="best-of-n:n=16", budget=budget)
         ledger = result.ledger
-        print(
-            f"{budget:>5} tokens: answer {result.answer} ({problem.answer} is right), "
-            f"{len(result.candidates)} candidates, {ledger.generated} generated + {ledger.verifier} verifier tokens, {result.stop_reason}"
-        )
+        spent = f"{ledger.generated} generated + {ledger.verifier} verifier tokens"
+        print(f"{budget:>5} tokens: answer {result.answer} ({problem.answer} is right), {spent}, {result.stop_reason}")
