@@ -3,7 +3,7 @@
 import pytest
 
 from ramify.evals.tasks import WordProblems
-from ramify.evals.tasks.word_problems import LARGEST
+from ramify.evals.tasks.word_problems import FORMS, LARGEST
 from ramify.scoring.problem import Problem
 
 TASK = WordProblems()
@@ -16,6 +16,16 @@ CHAIN = Problem(
 def test_a_mix_of_one_length_gives_that_many_steps(steps: int) -> None:
     for problem in WordProblems({steps: 1.0}).problems(50):
         assert len(problem.metadata["steps"]) == steps
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_asked_for_are_the_forms_given(form: str) -> None:
+    assert {problem.metadata["form"] for problem in WordProblems(forms={form: 1.0}).problems(30)} == {form}
+
+
+def test_an_unknown_form_is_an_error_that_names_the_choices() -> None:
+    with pytest.raises(ValueError, match="story, picture, both, shuffled"):
+        WordProblems(forms={"poem": 1.0})
 
 
 def test_every_number_is_small_and_positive() -> None:

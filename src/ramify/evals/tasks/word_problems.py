@@ -18,6 +18,10 @@ from ramify.scoring.problem import Problem
 # How often each number of steps is drawn. The test mix is set so that a single sample of the bundled policy is weak.
 TRAIN_MIX: Mapping[int, float] = {2: 0.2, 3: 0.18, 4: 0.16, 5: 0.14, 6: 0.12, 7: 0.1, 8: 0.1}
 TEST_MIX: Mapping[int, float] = {2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1}
+# What the sentences are: events, relations, events and then relations, or relations in any order. Training takes the
+# forms as they fall (with five steps 30%, 23%, 23% and 24%); a test draws them by these weights.
+FORMS = ("story", "picture", "both", "shuffled")
+TEST_FORMS: Mapping[str, float] = {"story": 1, "picture": 1, "both": 1, "shuffled": 1}
 LARGEST = 200
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 
@@ -41,6 +45,7 @@ class _Builder:
     steps: list[Step] = field(default_factory=list)
     needs: list[tuple[int, ...]] = field(default_factory=list)
     counts: dict[str, _Quantity] = field(default_factory=dict)
+    form: str = ""
 
     def newcomer(self) -> str:
         return self.people[len(self.counts)]
@@ -63,25 +68,30 @@ _HE = {"they": "he", "their": "his", "them": "himself"}
 
 
 class WordProblems(Task):
-    """Word problems with `mix` giving how often each number of steps is drawn (default: by split)."""
+    """Word problems; `mix` says how often each number of steps is drawn, `forms` each of FORMS (default: by split)."""
 
     name = "word_problems"
 
-    def __init__(self, mix: Mapping[int, float] | None = None) -> None:
+    def __init__(self, mix: Mapping[int, float] | None = None, forms: Mapping[str, float] | None = None) -> None:
         if mix is not None and not all(2 <= steps <= 8 for steps in mix):
             raise ValueError(f"the mix names step counts {sorted(mix)}; each must be between 2 and 8")
+        if forms is not None and not set(forms) <= set(FORMS):
+            raise ValueError(f"unknown forms {sorted(set(forms) - set(FORMS))}; choose from {', '.join(FORMS)}")
         self._mix = mix
+        self._forms = forms
 
     def draw(self, rng: random.Random, split: Split) -> tuple[Problem, str]:
         mix = self._mix or (TRAIN_MIX if split == "train" else TEST_MIX)
+        forms = self._forms or (None if split == "train" else TEST_FORMS)
         wanted = rng.choices(list(mix), list(mix.values()))[0]
+        form = rng.choices(list(forms), list(forms.values()))[0] if forms else None
         while True:
             builder = _build(rng, wanted)
-            if builder is not None:
+            if builder is not None and form in (None, builder.form):
                 break
         lines = tuple(map(str, builder.steps))
         answer = str(builder.steps[-1].result)
-        metadata = {"steps": lines, "needs": tuple(builder.needs)}
+        metadata = {"steps": lines, "needs": tuple(builder.needs), "form": builder.form}
         return Problem("", " ".join(builder.sentences), answer, self.name, metadata), "; ".join(lines)
 
     def answer(self, text: str, problem: Problem) -> Hashable | None:
@@ -140,7 +150,9 @@ def _build(rng: random.Random, wanted: int) -> _Builder | None:
     while len(builder.steps) < room:
         if not _relate(builder):
             return None
+    builder.form = "picture" if story == 0 else "story" if story == room else "both"
     if story == 0 and rng.random() < 0.5:
+        builder.form = "shuffled"
         rng.shuffle(builder.sentences)
     if rng.random() < 0.25:
         _distract(builder)
