@@ -1,4 +1,4 @@
-"""What a request must satisfy to be taken on: checked before anything is allocated, with the number that would work."""
+"""What a request must satisfy to be taken on: checked before anything is allocated; refusals name what would work."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Iterable
 
 from ramify.engine.request import EngineRequest
 from ramify.engine.scheduler import Scheduler
+from ramify.engine.sequence import Sequence
 from ramify.errors import PoolTooSmallError, PromptTooLongError, RequestError
 from ramify.models.config import ModelConfig
 from ramify.sampling import SamplingParams
 
 
-def check_request(request: EngineRequest, model: ModelConfig, max_model_len: int, scheduler: Scheduler) -> None:
-    """Refuse a request that cannot be served.
+def check_request(
+    request: EngineRequest, model: ModelConfig, max_model_len: int, scheduler: Scheduler
+) -> tuple[int, frozenset[int]]:
+    """Refuse a request that cannot be served; the `limits_of` one that can.
 
     Raises:
         PromptTooLongError: the prompt leaves no room for a token.
@@ -33,7 +36,7 @@ def check_request(request: EngineRequest, model: ModelConfig, max_model_len: int
             raise RequestError(f"score position {position} is outside of the prompt's {length} tokens")
     if request.score_positions and not request.score_token_ids:
         raise RequestError("score_positions without score_token_ids: say which ids' logits to read")
-    limits_of(params, length, model, max_model_len, scheduler)
+    return limits_of(params, length, model, max_model_len, scheduler)
 
 
 def limits_of(
@@ -65,6 +68,35 @@ def limits_of(
         )
     ends = () if params.ignore_eos else model.eos_token_ids
     return wanted, frozenset((*ends, *params.stop_token_ids))
+
+
+def new_sequence(
+    request: EngineRequest, index: int, sequence_id: int, arrival: int, limits: tuple[int, frozenset[int]]
+) -> Sequence:
+    """The `index`-th sequence of a request that was checked."""
+    max_total, stop_ids = limits
+    sequence = Sequence(
+        id=sequence_id,
+        key=request.key.child(request.first_child + index),
+        params=request.params,
+        tokens=list(request.prompt_ids),
+        num_prompt=len(request.prompt_ids),
+        arrival=arrival,
+        stop_ids=stop_ids,
+        max_total=max_total,
+        program=request.program,
+        priority=request.priority,
+        cache_salt=request.cache_salt,
+        keep=request.keep,
+        score_positions=request.score_positions,
+        score_token_ids=request.score_token_ids,
+        prompt_logprobs_start=request.prompt_logprobs_start,
+    )
+    read = list(request.score_positions)
+    if request.params.prompt_logprobs is not None and len(request.prompt_ids) > 1:
+        read.append(max(1, request.prompt_logprobs_start) - 1)
+    sequence.first_needed_row = min(read, default=None)
+    return sequence
 
 
 def _check_ids(what: str, ids: Iterable[int], vocab_size: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ramify.config import EngineConfig
-from ramify.engine.admission import check_request, limits_of
+from ramify.engine.admission import check_request, limits_of, new_sequence
 from ramify.engine.request import EngineCounters, EngineRequest, SequenceOutput, StepOutput
 from ramify.engine.runner import ModelRunner
 from ramify.engine.sampler import Draw, sample, token_logprobs
@@ -72,7 +72,12 @@ class EngineCore:
             RequestError, PromptTooLongError, PoolTooSmallError: it cannot be served; nothing was changed.
         """
         check_request(request, self.model_config, self.max_model_len, self.scheduler)
-        sequences = [self._sequence(request, request.first_child + i) for i in range(request.params.n)]
+        limits = limits_of(
+            request.params, len(request.prompt_ids), self.model_config, self.max_model_len, self.scheduler
+        )
+        sequences = [
+            new_sequence(request, i, next(self._ids), next(self._arrivals), limits) for i in range(request.params.n)
+        ]
         leader, siblings = sequences[0], sequences[1:]
         for sibling in siblings:
             sibling.status = Status.FORKING
@@ -90,21 +95,7 @@ class EngineCore:
         source = self._parked(sequence_id, "fork")
         ids: list[int] = []
         for i in range(n):
-            copy = Sequence(
-                id=next(self._ids),
-                key=key.child(first_child + i),
-                params=source.params,
-                tokens=list(source.tokens),
-                num_prompt=source.num_prompt,
-                arrival=source.arrival,
-                stop_ids=source.stop_ids,
-                max_total=source.max_total,
-                program=source.program,
-                priority=source.priority,
-                cache_salt=source.cache_salt,
-                keep=source.keep,
-                fresh=False,
-            )
+            copy = source.forked(next(self._ids), key.child(first_child + i))
             self._sequences[copy.id] = copy
             self.scheduler.share(source, copy)
             ids.append(copy.id)
@@ -318,34 +309,6 @@ class EngineCore:
         if sequence is None or sequence.status is not Status.PARKED:
             state = "unknown" if sequence is None else sequence.status.name.lower()
             raise RequestError(f"cannot {verb} sequence {sequence_id}: it is {state}; only a kept, finished one can be")
-        return sequence
-
-    def _sequence(self, request: EngineRequest, child: int) -> Sequence:
-        params = request.params
-        length = len(request.prompt_ids)
-        max_total, stop_ids = limits_of(params, length, self.model_config, self.max_model_len, self.scheduler)
-        sequence = Sequence(
-            id=next(self._ids),
-            key=request.key.child(child),
-            params=params,
-            tokens=list(request.prompt_ids),
-            num_prompt=length,
-            arrival=next(self._arrivals),
-            stop_ids=stop_ids,
-            max_total=max_total,
-            program=request.program,
-            priority=request.priority,
-            cache_salt=request.cache_salt,
-            keep=request.keep,
-            score_positions=request.score_positions,
-            score_token_ids=request.score_token_ids,
-            prompt_logprobs_start=request.prompt_logprobs_start,
-        )
-        needed = list(request.score_positions)
-        if params.prompt_logprobs is not None and length > 1:
-            needed.append(max(1, request.prompt_logprobs_start) - 1)
-        if needed:
-            sequence.first_needed_row = min(needed)
         return sequence
 
 

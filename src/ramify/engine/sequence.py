@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as AbstractSequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 import numpy as np
@@ -91,6 +91,24 @@ class Sequence:
     def output(self) -> AbstractSequence[int]:
         """Tokens drawn in the current run."""
         return self.tokens[self.num_prompt :]
+
+    def forked(self, sequence_id: int, key: BranchKey) -> Sequence:
+        """A copy with a key of its own; its blocks are shared by the scheduler."""
+        return replace(
+            self,
+            id=sequence_id,
+            key=key,
+            tokens=list(self.tokens),
+            fresh=False,
+            blocks=[],
+            digests=[],
+            siblings=[],
+            first_needed_row=None,
+            prompt_logprobs={},
+            score_positions=(),
+            score_token_ids=(),
+            scores={},
+        )
 
     def wants_row(self, position: int) -> bool:
         """Whether the logits at a prompt position are read (besides those that a token is drawn from)."""

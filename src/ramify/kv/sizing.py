@@ -42,7 +42,8 @@ class KVBudget:
         return (
             f"KV pool: {self.num_blocks:,} blocks x {self.block_bytes / 1024:,.0f} KiB = "
             f"{self.pool_bytes / 2**20:,.0f} MiB, {self.tokens:,} tokens (limited by {self.limited_by}: "
-            f"the limits can use {self.useful_blocks:,} blocks; {self.share:.0%} of {self.free_bytes / 2**20:,.0f} MiB free memory holds "
+            f"the limits can use {self.useful_blocks:,} blocks; {self.share:.0%} of "
+            f"{self.free_bytes / 2**20:,.0f} MiB free memory holds "
             f"{int(self.free_bytes * self.share) // self.block_bytes:,})"
         )
 
