@@ -1,4 +1,4 @@
-"""The generic decoder that serves every family: pre-norm blocks of attention and a gated MLP over a flat ragged batch."""
+"""The generic decoder of every family: pre-norm blocks of attention and a gated MLP over a flat ragged batch."""
 
 from __future__ import annotations
 
