@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ramify.cli import common
-from ramify.cli.generate import usage
 
 if TYPE_CHECKING:
     from ramify import AsyncLLM
@@ -74,6 +73,8 @@ def converse(runner: asyncio.Runner, llm: AsyncLLM, opening: Messages, params: S
 
 async def answer(llm: AsyncLLM, messages: Messages, params: SamplingParams, json: bool) -> str:
     """Print an answer as it comes (as JSON: when it is whole) and return it."""
+    from ramify.cli.openai_format import usage
+
     text = ""
     last: RequestOutput | None = None
     async for last in llm.chat(messages, params):

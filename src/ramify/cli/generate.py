@@ -51,6 +51,8 @@ def generate(
 
 def as_json(output: RequestOutput) -> dict[str, Any]:
     """A request's output as plain data."""
+    from ramify.cli.openai_format import usage
+
     return {
         "prompt": output.prompt,
         "outputs": [
@@ -64,16 +66,4 @@ def as_json(output: RequestOutput) -> dict[str, Any]:
         ],
         "usage": usage(output),
         "ttft_s": output.metrics.ttft_s,
-    }
-
-
-def usage(output: RequestOutput) -> dict[str, Any]:
-    """Token counts, with OpenAI's names."""
-    completion = sum(len(each.token_ids) for each in output.outputs)
-    prompt = len(output.prompt_token_ids)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": output.num_cached_tokens},
     }

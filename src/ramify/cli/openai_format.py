@@ -82,20 +82,25 @@ def read_request(endpoint: str, body: Mapping[str, Any]) -> CompletionRequest:
 def response_body(request: CompletionRequest, output: RequestOutput, model: str, created_s: int) -> dict[str, Any]:
     """An output as OpenAI's completion object."""
     chat = request.endpoint == CHAT
-    completion_tokens = sum(len(each.token_ids) for each in output.outputs)
-    prompt_tokens = len(output.prompt_token_ids)
     return {
         "id": f"{'chatcmpl' if chat else 'cmpl'}-{output.request_id}",
         "object": "chat.completion" if chat else "text_completion",
         "created": created_s,
         "model": model,
         "choices": [_chat_choice(each) if chat else _text_choice(each) for each in output.outputs],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": output.num_cached_tokens},
-        },
+        "usage": usage(output),
+    }
+
+
+def usage(output: RequestOutput) -> dict[str, Any]:
+    """An output's token counts."""
+    completion = sum(len(each.token_ids) for each in output.outputs)
+    prompt = len(output.prompt_token_ids)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": output.num_cached_tokens},
     }
 
 
