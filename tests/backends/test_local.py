@@ -197,6 +197,21 @@ async def test_a_scored_ancestor_serves_its_descendants_also_after_it_was_releas
     assert_whole(backend)
 
 
+async def test_two_runs_of_one_problem_at_a_time_do_not_meet(backend: LocalBackend) -> None:
+    name = reward_name(backend)
+
+    async def once() -> tuple[tuple[int, ...], tuple[float, ...], int]:
+        root = await backend.root("Tom has 12 apples", BranchKey.root(3))
+        (node,) = await grow(backend, root, n=1)
+        (score,) = await backend.reward([node], name)
+        backend.release([node, root])
+        return node.tokens, score.scores, score.num_tokens
+
+    first, second = await asyncio.gather(once(), once())
+    assert first == second
+    assert_whole(backend)
+
+
 async def test_log_probabilities_of_given_tokens_are_those_of_drawing_them(backend: LocalBackend) -> None:
     root = await backend.root("Tom has", BranchKey.root(10))
     (node,) = await grow(backend, root, params=OPEN_ENDED.with_(logprobs=0))
@@ -256,8 +271,8 @@ async def test_random_trees_with_cancels_leave_nothing_behind(backend: LocalBack
     done = await asyncio.gather(*tasks, return_exceptions=True)
     assert [error for error in done[1:] if error is not None] == []
     for model in backend._rewards.values():
-        for root_key in list(model._trees):
-            model.engine.drop([s.sequence_id for s in model._trees.pop(root_key).nodes.values() if s.sequence_id])
+        for root in list(model._trees):
+            model.engine.drop([s.sequence_id for s in model._trees.pop(root).nodes.values() if s.sequence_id])
     await asyncio.sleep(0.05)
     assert backend.usage.generated == backend.engine.core.counters.generated
 

@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -39,10 +39,12 @@ class Handle:
     Attributes:
         sequence_id: the parked sequence with its KV; None for a root that has not run, or a finished node.
         detokenizer: where the text of its children goes on.
+        running: sequences that run below it, and who waits for each.
     """
 
     sequence_id: int | None
     detokenizer: Detokenizer
+    running: dict[int, asyncio.Queue[Branch]] = field(default_factory=dict)
 
 
 class LocalBackend:
@@ -62,8 +64,6 @@ class LocalBackend:
         self.tokenizer = tokenizer
         self.usage = Usage()
         self.max_model_len = core.max_model_len
-        self._running: dict[BranchKey, set[int]] = {}
-        self._cancel: dict[int, asyncio.Queue[Branch]] = {}
         self._rewards = {
             name: RewardModel(name, AsyncEngine(engine, self._thread), words, tokenizer)
             for name, (engine, words) in (rewards or {}).items()
@@ -139,9 +139,8 @@ class LocalBackend:
         for index, sequence_id in enumerate(ids):
             key = node.key.child(first_child + index)
             branches[sequence_id] = Branch(sequence_id, key, node, params, step_end, self.tokenizer)
-        below = self._running.setdefault(node.key, set())
-        below.update(ids)
-        self._cancel.update(dict.fromkeys(ids, done))
+        below: dict[int, asyncio.Queue[Branch]] = node.handle.running
+        below.update(dict.fromkeys(ids, done))
         for output in early:
             listen(output)
         left = set(ids)
@@ -153,11 +152,8 @@ class LocalBackend:
                     raise branch.error
                 yield self._node(branch)
         finally:
-            below.difference_update(ids)
-            if not below:
-                self._running.pop(node.key, None)
             for sequence_id in ids:
-                self._cancel.pop(sequence_id, None)
+                below.pop(sequence_id, None)
             if left:
                 await self.engine.dropped(left)
 
@@ -196,11 +192,10 @@ class LocalBackend:
         for node in nodes:
             if node.handle.sequence_id is not None:
                 ids.append(node.handle.sequence_id)
-            for sequence_id in self._running.pop(node.key, ()):
+            for sequence_id, waiting in node.handle.running.items():
                 ids.append(sequence_id)
-                queue = self._cancel.pop(sequence_id, None)
-                if queue is not None:
-                    queue.put_nowait(Branch.released(sequence_id))
+                waiting.put_nowait(Branch.released(sequence_id))
+            node.handle.running.clear()
             for reward_model in self._rewards.values():
                 reward_model.release(node)
         self.engine.drop(ids)

@@ -68,7 +68,7 @@ class RewardModel:
         self._tokenizer = tokenizer
         self._step_token = head.step_token
         self._ids = (tokenizer.token_id(head.good_token), tokenizer.token_id(head.bad_token))
-        self._trees: dict[BranchKey, _Tree] = {}
+        self._trees: dict[Node, _Tree] = {}  # by root: two runs of one problem have equal keys
 
     async def score(self, nodes: Sequence[Node]) -> list[StepScores]:
         """One `StepScores` a node. The prompt is charged to the first node of its tree that is scored."""
@@ -91,11 +91,11 @@ class RewardModel:
     def release(self, node: Node) -> None:
         """Forget a node; with the root, its whole tree."""
         root = _root(node)
-        tree = self._trees.get(root.key)
+        tree = self._trees.get(root)
         if tree is None:
             return
         if node is root:
-            del self._trees[root.key]
+            del self._trees[root]
             self.engine.drop([known.sequence_id for known in tree.nodes.values() if known.sequence_id is not None])
             if tree.reading is not None and not tree.reading.done():
                 tree.reading.add_done_callback(self._drop_late)
@@ -108,7 +108,7 @@ class RewardModel:
 
     def adopt(self, node: Node) -> None:
         """A new node: the nearest scored ancestor is kept until it is scored itself, also if it is released before."""
-        tree = self._trees.get(_root(node).key)
+        tree = self._trees.get(_root(node))
         base = None if tree is None else self._nearest(tree, node.parent)
         if tree is not None and base is not None:
             base.pins += 1
@@ -140,7 +140,7 @@ class RewardModel:
                 self.engine.drop([sequence_id])
 
     def _tree(self, node: Node) -> _Tree:
-        return self._trees.setdefault(_root(node).key, _Tree())
+        return self._trees.setdefault(_root(node), _Tree())
 
     def _charge_of_prompt(self, node: Node) -> int:
         """Starts the prompt's run if this is the tree's first node; its tokens are then this node's to pay."""

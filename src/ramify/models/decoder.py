@@ -104,7 +104,8 @@ def load_decoder(
     layers = [loader.layer(index) for index in range(config.num_layers)]
     norm = loader.norm("model.norm.weight", config.hidden_size)
     checkpoint.check_all_used()
-    return Decoder(config, embedding, layers, norm, Linear(head), table)
+    tied = head is embedding
+    return Decoder(config, embedding, layers, norm, Linear(head, pack=not tied), table)
 
 
 @dataclass(frozen=True, slots=True)
