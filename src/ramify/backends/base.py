@@ -55,8 +55,12 @@ class Usage:
 
     def add(self, other: Usage) -> None:
         """Add another count to this one."""
-        for name in ("prompt", "prompt_cached", "generated", "verifier", "probe", "calls"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.prompt += other.prompt
+        self.prompt_cached += other.prompt_cached
+        self.generated += other.generated
+        self.verifier += other.verifier
+        self.probe += other.probe
+        self.calls += other.calls
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -205,7 +205,7 @@ class LocalBackend:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     async def _start(self, node: Node, params: SamplingParams, n: int, first_child: int, listen: Any) -> list[int]:
-        settings = params.with_(n=1, prompt_logprobs=None)
+        settings = params if params.n == 1 else params.with_(n=1)
         if node.parent is None:
             request = EngineRequest(
                 node.prompt_tokens, settings.with_(n=n), node.key, first_child=first_child, keep=True
