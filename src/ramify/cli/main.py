@@ -5,6 +5,7 @@ Nothing heavy is imported here or at the top of a command's file, so that `ramif
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -65,5 +66,17 @@ def _options(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what engines say at the start.")] = False,
 ) -> None:
-    pass
+    log = logging.getLogger("ramify")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not log.handlers:
+        log.addHandler(_Sayer())
+
+
+class _Sayer(logging.Handler):
+    """What the engine logs (the model, the sum behind its KV pool, faults) goes to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        say(self.format(record))
