@@ -22,7 +22,7 @@ class Policy(Protocol):
         ...
 
 
-@register("fcfs", kind="policy", trade="lossless", page="guides/engine.md")
+@register("fcfs", kind="policy", trade="lossless", page="techniques/scheduling.md")
 class FirstComeFirstServed:
     """Oldest first; the youngest gives way. A preempted sequence keeps its age, and so its place."""
 
@@ -35,7 +35,7 @@ class FirstComeFirstServed:
         return max(running, key=lambda sequence: sequence.arrival)
 
 
-@register("priority", kind="policy", trade="lossless", page="guides/engine.md")
+@register("priority", kind="policy", trade="lossless", page="techniques/scheduling.md")
 class Priority:
     """Lower priority number first, oldest first among equals; the last in that order gives way."""
 
