@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 
-from ramify.evals.tasks import Countdown, Task, get_task, task_names
+from ramify.evals.tasks import Countdown, Task, WordProblems
 from ramify.scoring.problem import Problem
 
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Solve the problem step by step.", "Write one operation a line.")
@@ -17,8 +17,8 @@ SYSTEM_SHARE = 0.02
 IGNORE = -100
 _POOL_BATCHES = 64
 # From this pool on Countdown is mostly of three numbers: with four, most of the loss is chance that cannot be learned.
-LATE_POOL = 41
-LATE_COUNTDOWN_MIX = {3: 0.8, 4: 0.2}
+_LATE_POOL = 41
+_LATE_COUNTDOWN = Countdown({3: 0.8, 4: 0.2})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,22 @@ def solution_example(task: Task, problem: Problem, tokenizer: Tokenizer, number:
     return Example(ids, [IGNORE] * (len(prompt) - 1) + ids[len(prompt) :] + [IGNORE])
 
 
+def tasks_in(pool_number: int) -> list[Task]:
+    """Give the tasks that the examples of a pool take turns in."""
+    return [WordProblems(), _LATE_COUNTDOWN if pool_number >= _LATE_POOL else Countdown()]
+
+
 def training_batches(
     tokenizer: Tokenizer, seed: int, tokens_per_batch: int, start_batch: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield endless batches (ids, labels), each of shape [sequences, length] with at most the given token count.
+    """Yield endless batches (ids, labels), each of shape [sequences, length] with about the given token count.
 
     Batches are cut from pools of examples sorted by length, so padding stays near nothing; the order of the batches in
     a pool is drawn from the seed. `start_batch` skips what an earlier run has used: whole pools are skipped unmade.
     """
-    early = [get_task(name) for name in task_names()]
-    late = [Countdown(LATE_COUNTDOWN_MIX) if task.name == "countdown" else task for task in early]
     pool_number, skip = divmod(start_batch, _POOL_BATCHES)
     while True:
-        tasks = late if pool_number >= LATE_POOL else early
-        batches = _pool(tasks, tokenizer, seed, pool_number, tokens_per_batch)
+        batches = _pool(tasks_in(pool_number), tokenizer, seed, pool_number, tokens_per_batch)
         yield from batches[skip:]
         pool_number, skip = pool_number + 1, 0
 
@@ -74,14 +76,19 @@ def _pool(
         example = solution_example(task, task.problem(number, seed, "train"), tokenizer, number)
         examples.append(example)
         total += len(example.ids)
-    examples.sort(key=lambda example: len(example.ids))
-    share = total / _POOL_BATCHES
-    groups: list[list[Example]] = [[] for _ in range(_POOL_BATCHES)]
+    return cut(examples, _POOL_BATCHES, seed * 1_000_003 + pool_number)
+
+
+def cut(examples: list[Example], batches: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Cut examples into batches of equal token counts and similar lengths, in an order drawn from the seed."""
+    examples = sorted(examples, key=lambda example: len(example.ids))
+    share = sum(len(example.ids) for example in examples) / batches
+    groups: list[list[Example]] = [[] for _ in range(batches)]
     seen = 0
     for example in examples:
-        groups[min(int(seen / share), _POOL_BATCHES - 1)].append(example)
+        groups[min(int(seen / share), batches - 1)].append(example)
         seen += len(example.ids)
-    order = torch.randperm(_POOL_BATCHES, generator=torch.Generator().manual_seed(seed * 1_000_003 + pool_number))
+    order = torch.randperm(batches, generator=torch.Generator().manual_seed(seed))
     return [collate(groups[i]) for i in order.tolist() if groups[i]]
 
 
