@@ -21,7 +21,7 @@ POLICY = Shape(VOCABULARY, 192, 512, 5, 6, 2)
 DRAFTER = Shape(VOCABULARY, 96, 256, 1, 3, 1)
 POLICY_RECIPE = Recipe(steps=7000, tokens_per_batch=5120)
 DRAFTER_RECIPE = Recipe(steps=5000, seed=1)
-PRM_RECIPE = Recipe(steps=1800, tokens_per_batch=5120, muon_rate=0.01, adam_rate=2e-3)
+PRM_RECIPE = Recipe(steps=1500, tokens_per_batch=5120, muon_rate=0.005, adam_rate=1e-3)
 PRM_PROBLEMS, PRM_SAMPLES, PRM_TEMPERATURE = 8_192, 4, 1.0
 
 
@@ -49,7 +49,7 @@ def prm_stage(work: Path, bundled: Path) -> None:
     recipe = PRM_RECIPE
     train(
         model,
-        lambda start: prm_batches(examples, tokenizer, recipe.seed, recipe.tokens_per_batch, start),
+        lambda start: prm_batches(examples, recipe.seed, recipe.tokens_per_batch, start),
         recipe,
         work / "prm",
         functools.partial(prm_loss, good=good, bad=bad),

@@ -13,19 +13,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from ramify.evals.tasks import Task, get_task, task_names
-from ramify.scoring.problem import Problem
-from training.data import IGNORE, Example, collate, cut, render
-from training.mistakes import countdown_attempt, word_problem_attempt
+from ramify.evals.tasks import get_task, task_names
+from training.data import IGNORE, Example, collate, render
 from training.model import Llama
 from training.sample import sample
 
 # Far from the indices that a training run reaches, so the policy has not been trained on these very problems.
 FIRST_INDEX = 1_000_000_000
 END_MARK = "<|end|>"
-# Where the examples come from: the sampled solutions of both tasks, or made-up ones of one task.
-MIX = {"sampled": 0.45, "countdown": 0.45, "word_problems": 0.1}
-_POOL_BATCHES = 32
 
 
 def sample_solutions(
@@ -50,55 +45,47 @@ def sample_solutions(
 
 
 def load_examples(tokenizer: Tokenizer, path: Path) -> list[Example]:
-    """Read sampled solutions as labelled examples."""
+    """Read sampled solutions as examples whose labels are 1 (good), 0 (bad) or IGNORE (not the end of a line)."""
     tasks = {name: get_task(name) for name in task_names()}
+    newline, end = tokenizer.token_to_id("Ċ"), tokenizer.token_to_id(END_MARK)
     examples = []
     for number, line in enumerate(path.open()):
         row = json.loads(line)
         task = tasks[row["task"]]
         problem = task.problem(row["index"], row["seed"], "train")
-        examples.append(_labelled(task, problem, row["text"].removesuffix(END_MARK), tokenizer, number % 2 == 0))
+        text = row["text"].removesuffix(END_MARK)
+        labels = task.step_labels(problem, text)
+        # A caller may score the last line before or after the model has ended its turn: both occur in training.
+        terminator = END_MARK if number % 2 == 0 else "\n"
+        prompt = tokenizer.encode(render(problem)).ids
+        solution = tokenizer.encode(text + terminator).ids
+        marks = [position for position, token in enumerate(solution) if token in (newline, end)]
+        targets = [IGNORE] * (len(prompt) + len(solution))
+        for position, good in zip(marks, labels, strict=True):
+            targets[len(prompt) + position] = int(good)
+        examples.append(Example(prompt + solution, targets))
     return examples
 
 
-def _labelled(task: Task, problem: Problem, text: str, tokenizer: Tokenizer, ended: bool) -> Example:
-    """Label a solution 1 (good) or 0 (bad) at the end of each line and IGNORE elsewhere.
-
-    A caller may score the last line before or after the model has ended its turn: `ended` says which.
-    """
-    newline, end = tokenizer.token_to_id("Ċ"), tokenizer.token_to_id(END_MARK)
-    prompt = tokenizer.encode(render(problem)).ids
-    solution = tokenizer.encode(text + (END_MARK if ended else "\n")).ids
-    marks = [position for position, token in enumerate(solution) if token in (newline, end)]
-    targets = [IGNORE] * (len(prompt) + len(solution))
-    for position, good in zip(marks, task.step_labels(problem, text), strict=True):
-        targets[len(prompt) + position] = int(good)
-    return Example(prompt + solution, targets)
-
-
 def prm_batches(
-    sampled: list[Example], tokenizer: Tokenizer, seed: int, tokens_per_batch: int, start: int
+    examples: list[Example], seed: int, tokens_per_batch: int, start: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield endless batches of similar length: sampled solutions, and as many with made-up mistakes (see MIX)."""
-    pool_number, skip = divmod(start, _POOL_BATCHES)
+    """Yield endless batches of similar length, every example once an epoch, from batch number `start` on."""
+    epoch, number = 0, 0
     while True:
-        rng = random.Random(seed * 1_000_003 + pool_number)
-        examples: list[Example] = []
-        total = 0
-        while total < _POOL_BATCHES * tokens_per_batch:
-            kind = rng.choices(list(MIX), list(MIX.values()))[0]
-            examples.append(rng.choice(sampled) if kind == "sampled" else _made_up(kind, rng, tokenizer))
-            total += len(examples[-1].ids)
-        batches = cut(examples, _POOL_BATCHES, rng.randrange(1 << 30))
-        yield from batches[skip:]
-        pool_number, skip = pool_number + 1, 0
-
-
-def _made_up(kind: str, rng: random.Random, tokenizer: Tokenizer) -> Example:
-    task = get_task(kind)
-    problem = task.problem(rng.randrange(FIRST_INDEX, 2 * FIRST_INDEX), 2, "train")
-    write = countdown_attempt if kind == "countdown" else word_problem_attempt
-    return _labelled(task, problem, write(rng, problem), tokenizer, rng.random() < 0.5)
+        rng = random.Random(seed * 1_000_003 + epoch)
+        order = sorted(range(len(examples)), key=lambda i: (len(examples[i].ids) // 4, rng.random()))
+        groups: list[list[int]] = [[]]
+        for i in order:
+            if (len(groups[-1]) + 1) * len(examples[i].ids) > tokens_per_batch:
+                groups.append([])
+            groups[-1].append(i)
+        rng.shuffle(groups)
+        for group in groups:
+            if number >= start:
+                yield collate([examples[i] for i in group])
+            number += 1
+        epoch += 1
 
 
 def prm_loss(model: Llama, ids: Tensor, labels: Tensor, good: int, bad: int) -> Tensor:

@@ -37,7 +37,7 @@ def test_ids_are_unique_and_lead_back_to_the_problem(task: Task) -> None:
 
 
 @each_task
-def test_a_list_holds_no_content_twice(task: Task) -> None:
+def test_a_list_holds_no_prompt_twice(task: Task) -> None:
     prompts = [problem.prompt for problem in task.problems(300)]
     assert len(set(prompts)) == 300
 

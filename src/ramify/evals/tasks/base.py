@@ -51,20 +51,21 @@ class Task(ABC):
         return self._numbered(index, seed, split)[0]
 
     def problems(self, n: int, seed: int = 0, split: Split = "test") -> list[Problem]:
-        """Make `n` problems of different content.
+        """Make `n` problems with different prompts.
 
+        One puzzle can come again in another wording or order: drawing without regard to that keeps the mix as it is.
         A longer list starts with the shorter one. Raises ValueError if the split has not that many problems.
         """
-        seen: set[str] = set()
+        seen: set[object] = set()
         found: list[Problem] = []
         index = 0
         while len(found) < n:
             if index > 50 * n + 1000:
                 raise ValueError(f"{self.name}: found only {len(found)} different problems of {n}; ask for fewer")
-            problem, content = self._numbered(index, seed, split)
+            problem = self.problem(index, seed, split)
             index += 1
-            if content not in seen:
-                seen.add(content)
+            if problem.prompt not in seen:
+                seen.add(problem.prompt)
                 found.append(problem)
         return found
 

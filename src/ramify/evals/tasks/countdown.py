@@ -16,7 +16,7 @@ from ramify.scoring.problem import Problem
 
 # How often each count of numbers is drawn. The test mix is set so that a single sample of the bundled policy is weak.
 TRAIN_MIX: Mapping[int, float] = {3: 0.5, 4: 0.5}
-TEST_MIX: Mapping[int, float] = {3: 0.95, 4: 0.05}
+TEST_MIX: Mapping[int, float] = {3: 0.9, 4: 0.1}
 
 _PROMPTS = (
     "Use the numbers {numbers} to make {target}. Use every number exactly once.",
