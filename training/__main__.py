@@ -3,23 +3,25 @@
 import argparse
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
-from ramify.evals.tasks import task_names
-from training.data import training_batches
+from ramify.evals.tasks import Task, task_names
+from training.data import finishing_tasks, main_tasks, training_batches
 from training.evaluate import evaluate
 from training.export import BUNDLED, PRM_ENTRY, export, load_bundled
 from training.model import Llama, Shape
 from training.prm import load_examples, prm_batches, prm_loss, sample_solutions
 from training.tokenizer import VOCABULARY, save_tokenizer, train_tokenizer
-from training.train import Recipe, train
+from training.train import Batches, Recipe, train
 
 POLICY = Shape(VOCABULARY, 192, 512, 5, 6, 2)
 DRAFTER = Shape(VOCABULARY, 96, 256, 1, 3, 1)
 POLICY_RECIPE = Recipe(steps=7000, tokens_per_batch=5120)
+FINISHING_RECIPE = Recipe(steps=1050, tokens_per_batch=5120, muon_rate=0.006, adam_rate=1e-3, seed=3)
 DRAFTER_RECIPE = Recipe(steps=5000, seed=1)
 PRM_RECIPE = Recipe(steps=1500, tokens_per_batch=5120, muon_rate=0.005, adam_rate=1e-3)
 PRM_PROBLEMS, PRM_SAMPLES, PRM_TEMPERATURE = 8_192, 4, 1.0
@@ -30,7 +32,9 @@ def tokenizer_stage(work: Path, bundled: Path) -> None:
 
 
 def policy_stage(work: Path, bundled: Path) -> None:
-    export(_train_solver(POLICY, POLICY_RECIPE, work, "policy"), work / "tokenizer", bundled / "nano")
+    model = _train_solver(POLICY, POLICY_RECIPE, work, "policy")
+    train(model, _batches(work, finishing_tasks, FINISHING_RECIPE), FINISHING_RECIPE, work / "policy-finishing")
+    export(model, work / "tokenizer", bundled / "nano")
 
 
 def drafter_stage(work: Path, bundled: Path) -> None:
@@ -67,16 +71,15 @@ def evaluate_stage(work: Path, bundled: Path) -> None:
 
 def _train_solver(shape: Shape, recipe: Recipe, work: Path, name: str) -> Llama:
     torch.manual_seed(recipe.seed)
-    tokenizer = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
     model = Llama(shape)
     print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    train(
-        model,
-        lambda start: training_batches(tokenizer, recipe.seed, recipe.tokens_per_batch, start),
-        recipe,
-        work / name,
-    )
+    train(model, _batches(work, main_tasks, recipe), recipe, work / name)
     return model
+
+
+def _batches(work: Path, tasks_of: Callable[[int], list[Task]], recipe: Recipe) -> Batches:
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
+    return lambda start: training_batches(tokenizer, tasks_of, recipe.seed, recipe.tokens_per_batch, start)
 
 
 STAGES = {

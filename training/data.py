@@ -3,7 +3,7 @@
 Example number i is a pure function of (seed, i), so a resumed run goes on with exactly the examples it would have seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,10 @@ _POOL_BATCHES = 64
 # From this pool on Countdown is mostly of three numbers: with four, most of the loss is chance that cannot be learned.
 _LATE_POOL = 41
 _LATE_COUNTDOWN = Countdown({3: 0.8, 4: 0.2})
+_HARDER_WORDS = WordProblems(
+    mix={2: 0.06, 3: 0.1, 4: 0.18, 5: 0.22, 6: 0.2, 7: 0.14, 8: 0.1},
+    forms={"story": 0.2, "picture": 0.3, "both": 0.4, "shuffled": 0.1},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,18 @@ def solution_example(task: Task, problem: Problem, tokenizer: Tokenizer, number:
     return Example(ids, [IGNORE] * (len(prompt) - 1) + ids[len(prompt) :] + [IGNORE])
 
 
-def tasks_in(pool_number: int) -> list[Task]:
-    """Give the tasks that the examples of a pool take turns in."""
+def main_tasks(pool_number: int) -> list[Task]:
+    """Give the tasks that the examples of a pool take turns in, for the long part of training."""
     return [WordProblems(), _LATE_COUNTDOWN if pool_number >= _LATE_POOL else Countdown()]
 
 
+def finishing_tasks(pool_number: int) -> list[Task]:
+    """Give the tasks for the last part: more of what the policy still reads wrong, people's relations."""
+    return [_HARDER_WORDS, _HARDER_WORDS, _HARDER_WORDS, _LATE_COUNTDOWN]
+
+
 def training_batches(
-    tokenizer: Tokenizer, seed: int, tokens_per_batch: int, start_batch: int
+    tokenizer: Tokenizer, tasks_of: Callable[[int], list[Task]], seed: int, tokens_per_batch: int, start_batch: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield endless batches (ids, labels), each of shape [sequences, length] with about the given token count.
 
@@ -58,7 +67,7 @@ def training_batches(
     """
     pool_number, skip = divmod(start_batch, _POOL_BATCHES)
     while True:
-        batches = _pool(tasks_in(pool_number), tokenizer, seed, pool_number, tokens_per_batch)
+        batches = _pool(tasks_of(pool_number), tokenizer, seed, pool_number, tokens_per_batch)
         yield from batches[skip:]
         pool_number, skip = pool_number + 1, 0
 
@@ -76,19 +85,14 @@ def _pool(
         example = solution_example(task, task.problem(number, seed, "train"), tokenizer, number)
         examples.append(example)
         total += len(example.ids)
-    return cut(examples, _POOL_BATCHES, seed * 1_000_003 + pool_number)
-
-
-def cut(examples: list[Example], batches: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Cut examples into batches of equal token counts and similar lengths, in an order drawn from the seed."""
-    examples = sorted(examples, key=lambda example: len(example.ids))
-    share = sum(len(example.ids) for example in examples) / batches
-    groups: list[list[Example]] = [[] for _ in range(batches)]
+    examples.sort(key=lambda example: len(example.ids))
+    share = total / _POOL_BATCHES
+    groups: list[list[Example]] = [[] for _ in range(_POOL_BATCHES)]
     seen = 0
     for example in examples:
-        groups[min(int(seen / share), batches - 1)].append(example)
+        groups[min(int(seen / share), _POOL_BATCHES - 1)].append(example)
         seen += len(example.ids)
-    order = torch.randperm(batches, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(_POOL_BATCHES, generator=torch.Generator().manual_seed(seed * 1_000_003 + pool_number))
     return [collate(groups[i]) for i in order.tolist() if groups[i]]
 
 
