@@ -82,7 +82,7 @@ def test_the_policy_answers_line_by_line_and_the_same_way_each_time(task_name: s
 
 
 def test_the_reward_model_tells_right_solutions_from_wrong_ones() -> None:
-    task = get_task("word_problems")
+    task = get_task("countdown")
     problems = task.problems(16)
     with LLM("nano") as llm:
         results = llm.solve(problems, "best-of-n:n=8")

@@ -23,7 +23,7 @@ SHOWN_METHOD = "particle-filter"
 
 def demo(
     problems: Annotated[int, typer.Option("--problems", "-p", help="Held-out problems.")] = 100,
-    task: Annotated[str, typer.Option("--task", "-t", help="word_problems or countdown.")] = "word_problems",
+    task: Annotated[str, typer.Option("--task", "-t", help="countdown or word_problems.")] = "countdown",
     sizes: Annotated[str, typer.Option(help="Sizes of each method, with commas.")] = "4,8,16",
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Results, report, plots.")] = Path(
         "demo_output"
