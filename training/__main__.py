@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ramify.evals.tasks import Task, task_names
+from training.checking import check_batches
 from training.data import finishing_tasks, main_tasks, training_batches
 from training.evaluate import evaluate
 from training.export import BUNDLED, PRM_ENTRY, export, load_bundled
@@ -24,6 +25,11 @@ POLICY_RECIPE = Recipe(steps=7000, tokens_per_batch=5120)
 FINISHING_RECIPE = Recipe(steps=1050, tokens_per_batch=5120, muon_rate=0.006, adam_rate=1e-3, seed=3)
 DRAFTER_RECIPE = Recipe(steps=5000, seed=1)
 PRM_RECIPE = Recipe(steps=1500, tokens_per_batch=5120, muon_rate=0.005, adam_rate=1e-3)
+# After the labels of sampled lines: attempts to check alone, then both together (share of attempts, recipe).
+CHECK_RECIPES = {
+    "check": (1.0, Recipe(steps=400, tokens_per_batch=5120, muon_rate=0.01, adam_rate=2e-3, warmup_steps=50)),
+    "both": (0.45, Recipe(steps=450, tokens_per_batch=5120, muon_rate=0.01, adam_rate=2e-3, warmup_steps=50)),
+}
 PRM_PROBLEMS, PRM_SAMPLES, PRM_TEMPERATURE = 8_192, 4, 1.0
 
 
@@ -50,14 +56,18 @@ def prm_stage(work: Path, bundled: Path) -> None:
     model, tokenizer = load_bundled(bundled / "nano")
     examples = load_examples(tokenizer, work / "samples.jsonl")
     good, bad = tokenizer.token_to_id("<|good|>"), tokenizer.token_to_id("<|bad|>")
+    loss = functools.partial(prm_loss, good=good, bad=bad)
     recipe = PRM_RECIPE
     train(
         model,
         lambda start: prm_batches(examples, recipe.seed, recipe.tokens_per_batch, start),
         recipe,
         work / "prm",
-        functools.partial(prm_loss, good=good, bad=bad),
+        loss,
     )
+    for name, (share, later) in CHECK_RECIPES.items():
+        batches = functools.partial(check_batches, tokenizer, examples, share, later.tokens_per_batch)
+        train(model, batches, later, work / f"prm-{name}", loss)
     export(model, work / "tokenizer", bundled / "nano-prm", PRM_ENTRY)
 
 
