@@ -1,8 +1,8 @@
 """What teaches the reward model to check: Countdown attempts that are right or end near the target, one verdict each.
 
-Labels of sampled lines alone did not bring it to compare the last result with the target in 1,500 steps: whether a target
-is still in reach is often undecidable at this size and drowns the one thing that can be checked. With these examples
-alone it learns that within 200 steps, and then keeps it in a mixture of both.
+Labels of sampled lines alone did not bring it to compare the last result with the target in 1,500 steps: whether a
+target is still in reach is often too hard at this size, and drowns the one thing that can be checked. With these
+examples alone it learns that within 200 steps, and keeps it in a mixture of both.
 """
 
 import random
@@ -27,7 +27,7 @@ _LARGEST = 150
 def check_batches(
     tokenizer: Tokenizer, sampled: list[Example], share: float, tokens_per_batch: int, start: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield endless batches from batch number `start` on: a `share` of attempts to check, the rest sampled solutions."""
+    """Yield endless batches from number `start` on: a `share` of attempts to check, the rest sampled solutions."""
     task = Countdown()
     number, skip = divmod(start, _POOL_BATCHES)
     while True:

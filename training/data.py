@@ -85,14 +85,19 @@ def _pool(
         example = solution_example(task, task.problem(number, seed, "train"), tokenizer, number)
         examples.append(example)
         total += len(example.ids)
-    examples.sort(key=lambda example: len(example.ids))
-    share = total / _POOL_BATCHES
-    groups: list[list[Example]] = [[] for _ in range(_POOL_BATCHES)]
+    return cut(examples, _POOL_BATCHES, seed * 1_000_003 + pool_number)
+
+
+def cut(examples: list[Example], batches: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Cut examples into batches of equal token counts and similar lengths, in an order drawn from the seed."""
+    examples = sorted(examples, key=lambda example: len(example.ids))
+    share = sum(len(example.ids) for example in examples) / batches
+    groups: list[list[Example]] = [[] for _ in range(batches)]
     seen = 0
     for example in examples:
-        groups[min(int(seen / share), _POOL_BATCHES - 1)].append(example)
+        groups[min(int(seen / share), batches - 1)].append(example)
         seen += len(example.ids)
-    order = torch.randperm(_POOL_BATCHES, generator=torch.Generator().manual_seed(seed * 1_000_003 + pool_number))
+    order = torch.randperm(batches, generator=torch.Generator().manual_seed(seed))
     return [collate(groups[i]) for i in order.tolist() if groups[i]]
 
 
