@@ -51,6 +51,7 @@ def plot(drawn: Sequence[Point], paths: Sequence[str | os.PathLike[str]], title:
         raise ConfigError("there is nothing to plot: evaluate at least one strategy")
     # Without pyplot there is no global figure and no window system: the canvas comes from the format.
     import matplotlib as mpl
+    from matplotlib import ticker
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
@@ -77,6 +78,9 @@ def plot(drawn: Sequence[Point], paths: Sequence[str | os.PathLike[str]], title:
         else:
             axes.vlines(tokens, low, high, alpha=0.5, colors=colour)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlabel("total tokens a problem (generated + verifier + probe)")
     axes.set_ylabel("right answers in %, with 95% interval")
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
