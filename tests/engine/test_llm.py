@@ -192,3 +192,28 @@ async def test_leaving_the_loop_or_aborting_frees_the_request() -> None:
         while engine.engine.core.has_work():
             await asyncio.sleep(0.01)
         assert engine.engine.core.num_free_blocks == engine.engine.core.scheduler.pool.num_usable
+
+
+async def test_a_fault_while_text_is_made_reaches_the_caller_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ramify.text.detokenizer import Detokenizer
+
+    push = Detokenizer.push
+
+    def broken(self: Detokenizer, token_ids: list[int]) -> str:
+        if self in poisoned:
+            raise KeyError("no such token")
+        return push(self, token_ids)
+
+    poisoned: set[Detokenizer] = set()
+    monkeypatch.setattr(Detokenizer, "push", broken)
+    params = SamplingParams(temperature=1.0, max_tokens=12, seed=1, ignore_eos=True)
+    async with AsyncLLM(checkpoint("llama2"), num_kv_blocks=100, max_num_seqs=8) as engine, asyncio.timeout(30):
+
+        async def doomed() -> None:
+            async for _ in engine.generate("Tom", params, request_id="doomed"):
+                poisoned.add(engine._running["doomed"].request._texts[0]._detokenizer)
+
+        fine = asyncio.create_task(last(engine.generate("Ann", params)))
+        with pytest.raises(EngineError, match="no such token"):
+            await doomed()
+        assert len((await fine).outputs[0].token_ids) == 12

@@ -180,9 +180,12 @@ class AsyncEngine:
             return
         try:
             listener(output)
-        except Exception:
-            _log.exception("the listener of sequence %d failed; the sequence is dropped", output.sequence_id)
+        except Exception as fault:
+            _log.exception("what follows sequence %d failed; the sequence is dropped", output.sequence_id)
             self._forget([output.sequence_id])
+            error = EngineError(f"following the sequence failed: {type(fault).__name__}: {fault}")
+            error.__cause__ = fault
+            listener(SequenceOutput(output.sequence_id, finish_reason="error", error=error))
 
     def _fail_all(self, fault: Exception) -> list[SequenceOutput]:
         """Something failed outside of any one request: all that run fail with it, and the engine goes on empty."""
