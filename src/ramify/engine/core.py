@@ -58,7 +58,6 @@ class EngineCore:
         self._ids = itertools.count()
         self._arrivals = itertools.count()
         self._suspects: list[int] = []
-        self._pending: list[SequenceOutput] = []
 
     # Requests
 
@@ -157,7 +156,7 @@ class EngineCore:
 
     def has_work(self) -> bool:
         """Whether `step` would do anything."""
-        return bool(self._pending) or self.scheduler.has_work()
+        return self.scheduler.has_work()
 
     @property
     def num_free_blocks(self) -> int:
@@ -168,13 +167,13 @@ class EngineCore:
 
     def step(self) -> StepOutput:
         """Schedule, run, draw and commit once."""
-        outputs, self._pending = self._pending, []
+        outputs: list[SequenceOutput] = []
         timings: dict[str, float] = {}
         clock = _Clock(timings)
         items = self.scheduler.schedule(only=self._suspect())
         clock.lap("schedule")
         if items:
-            outputs += self._run(items, clock)
+            outputs = self._run(items, clock)
         elif self._suspects:
             self._suspects.pop(0)
         pool = self.scheduler.pool
