@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ramify.llm import LLM
     from ramify.sampling import SamplingParams
     from ramify.scoring.problem import Problem
-    from ramify.strategies.budget import Budget
-    from ramify.strategies.result import Result
+    from ramify.strategies.kernel.budget import Budget
+    from ramify.strategies.kernel.result import Result
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncLLM": "ramify.engine.async_llm",
-    "Budget": "ramify.strategies.budget",
+    "Budget": "ramify.strategies.kernel.budget",
     "CompletionOutput": "ramify.engine.outputs",
     "EngineConfig": "ramify.config",
     "LLM": "ramify.llm",
@@ -31,7 +31,7 @@ _HOMES = {
     "Problem": "ramify.scoring.problem",
     "RamifyError": "ramify.errors",
     "RequestOutput": "ramify.engine.outputs",
-    "Result": "ramify.strategies.result",
+    "Result": "ramify.strategies.kernel.result",
     "SamplingParams": "ramify.sampling",
 }
 __all__ = [

@@ -11,9 +11,9 @@ from ramify.engine.llm import OfflineLLM
 if TYPE_CHECKING:
     from ramify.scoring.equivalence import Equivalence
     from ramify.scoring.problem import Problem
-    from ramify.strategies.budget import Budget
+    from ramify.strategies.kernel.budget import Budget
+    from ramify.strategies.kernel.result import Result
     from ramify.strategies.registry import Strategy
-    from ramify.strategies.result import Result
 
 
 class LLM(OfflineLLM):
@@ -81,7 +81,7 @@ class LLM(OfflineLLM):
         """
         from ramify.scoring.prm import ProcessReward
         from ramify.scoring.problem import Problem
-        from ramify.strategies.budget import Budget
+        from ramify.strategies.kernel.budget import Budget
         from ramify.strategies.registry import parse_strategy
 
         method = parse_strategy(strategy) if isinstance(strategy, str) else strategy
@@ -110,7 +110,7 @@ class LLM(OfflineLLM):
     ) -> list[Result]:
         from ramify.backends.local import LocalBackend
         from ramify.engine.loading import load_engine
-        from ramify.strategies.runtime import solve_many
+        from ramify.strategies.kernel.runtime import solve_many
         from ramify.text.tokenizer import load_tokenizer
 
         rewards = {}

@@ -5,8 +5,8 @@ from typing import Any
 from rich.console import Console
 
 from ramify.cli.tree import ledger_table, search_tree
-from ramify.strategies.ledger import Ledger
-from ramify.strategies.trace import TraceNode
+from ramify.strategies.kernel.ledger import Ledger
+from ramify.strategies.kernel.trace import TraceNode
 
 
 def shown(renderable: Any) -> str:

@@ -12,8 +12,8 @@ from ramify.errors import CapabilityError, ConfigError, RequestError, ScorerErro
 from ramify.scoring import Problem, ProcessReward, RuleCheck, ScoreBatch
 from ramify.scoring.prm import aggregate
 from ramify.strategies import Beam, BestOfN, ParticleFilter, parse_strategy, solve
+from ramify.strategies.kernel.trace import Dropped, Grown, Resampled
 from ramify.strategies.testing import BY_TEXT, rising_reward, toy_backend
-from ramify.strategies.trace import Dropped, Grown, Resampled
 
 
 def run(strategy, backend=None, **options):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.errors import ConfigError
-from ramify.strategies.budget import Budget, Prices
-from ramify.strategies.purse import Charge, Purse
+from ramify.strategies.kernel.budget import Budget, Prices
+from ramify.strategies.kernel.purse import Charge, Purse
 
 
 def plain(tokens):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ramify.errors import BudgetExhausted, ConfigError, PromptTooLongError, ScorerError
 from ramify.scoring import Problem, ProcessReward
 from ramify.strategies import Budget, Context, Method, Prices, SelfConsistency, Trace, parse_strategy, solve, solve_many
+from ramify.strategies.kernel.trace import Asked, Cut
 from ramify.strategies.steps import tokens
 from ramify.strategies.testing import BY_TEXT, check_result, toy_backend
-from ramify.strategies.trace import Asked, Cut
 
 SPECS = [
     "sample",

@@ -15,8 +15,8 @@ from ramify.cli.evaluate import GREEDY, load_task, report, run
 if TYPE_CHECKING:
     from ramify.evals.runner import Evaluation
     from ramify.scoring.problem import Problem
+    from ramify.strategies.kernel.result import Result
     from ramify.strategies.registry import Strategy
-    from ramify.strategies.result import Result
 
 SHOWN_METHOD = "particle-filter"
 
@@ -100,7 +100,7 @@ async def search(method: Strategy, problem: Problem, seed: int, options: dict[st
 def show_search(problem: Problem, method: str, result: Result) -> None:
     """One solved problem with its tree and ledger."""
     from ramify.cli.tree import ledger_table, search_tree
-    from ramify.strategies.result import show_answer
+    from ramify.strategies.kernel.result import show_answer
 
     console = common.output_console()
     console.print(

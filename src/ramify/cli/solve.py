@@ -12,9 +12,9 @@ from ramify.cli import common
 
 if TYPE_CHECKING:
     from ramify.scoring.problem import Problem
-    from ramify.strategies.budget import Budget
+    from ramify.strategies.kernel.budget import Budget
+    from ramify.strategies.kernel.result import Result
     from ramify.strategies.registry import Strategy
-    from ramify.strategies.result import Result
 
 
 def solve(
@@ -70,7 +70,7 @@ async def run(
 def show(question: str, result: Result, with_tree: bool) -> None:
     """Print a result for a person."""
     from ramify.cli.tree import ledger_table, search_tree
-    from ramify.strategies.result import show_answer
+    from ramify.strategies.kernel.result import show_answer
 
     console = common.output_console()
     if with_tree:

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from ramify.strategies.ledger import Ledger
-from ramify.strategies.trace import TraceNode
+from ramify.strategies.kernel.ledger import Ledger
+from ramify.strategies.kernel.trace import TraceNode
 
 MAX_CHILDREN = 8
 """Children shown of a node: the chosen one and the first others; a line counts the rest."""

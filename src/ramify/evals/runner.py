@@ -20,10 +20,10 @@ from ramify.evals.report import NO_BUDGET, Row, summarise
 from ramify.registry import parse_spec
 from ramify.scoring.equivalence import KeyedBy
 from ramify.scoring.problem import Problem
-from ramify.strategies.budget import Budget
+from ramify.strategies.kernel.budget import Budget
+from ramify.strategies.kernel.result import Result
+from ramify.strategies.kernel.runtime import DEFAULT_CONCURRENCY, solve_many
 from ramify.strategies.registry import Strategy, describe
-from ramify.strategies.result import Result
-from ramify.strategies.runtime import DEFAULT_CONCURRENCY, solve_many
 
 Place = tuple[str, str, str]
 """Strategy, budget and problem: what names a record."""

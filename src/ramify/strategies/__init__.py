@@ -1,18 +1,25 @@
-"""Inference-time methods, one file each, and the kernel they stand on. Importing this registers all of them."""
+"""Inference-time methods, one file each, and the kernel they stand on. Importing this registers all of them.
 
-from ramify.strategies.beam import Beam
-from ramify.strategies.best_of_n import BestOfN
-from ramify.strategies.budget import Budget, Prices
-from ramify.strategies.context import Context
-from ramify.strategies.ledger import Ledger
-from ramify.strategies.particle_filter import ParticleFilter
+Every module below `selection/`, `stopping/`, `search/`, `particles/` and `length/` is imported, so that a method is one file
+and one registration.
+"""
+
+import pkgutil
+from importlib import import_module
+
+from ramify.strategies.kernel.budget import Budget, Prices
+from ramify.strategies.kernel.context import Context
+from ramify.strategies.kernel.ledger import Ledger
+from ramify.strategies.kernel.result import Candidate, Result, StopReason
+from ramify.strategies.kernel.runtime import solve, solve_many
+from ramify.strategies.kernel.trace import Trace, TraceEvent, TraceNode
+from ramify.strategies.particles.particle_filter import ParticleFilter
 from ramify.strategies.registry import DEFAULT_SAMPLING, Method, Strategy, describe, parse_strategy, strategy
-from ramify.strategies.result import Candidate, Result, StopReason
-from ramify.strategies.runtime import solve, solve_many
-from ramify.strategies.sample import Sample
-from ramify.strategies.self_consistency import SelfConsistency
+from ramify.strategies.search.beam import Beam
+from ramify.strategies.selection.best_of_n import BestOfN
+from ramify.strategies.selection.sample import Sample
+from ramify.strategies.selection.self_consistency import SelfConsistency
 from ramify.strategies.steps import StepSplitter
-from ramify.strategies.trace import Trace, TraceEvent, TraceNode
 
 __all__ = [
     "DEFAULT_SAMPLING",
@@ -40,3 +47,6 @@ __all__ = [
     "solve_many",
     "strategy",
 ]
+
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    import_module(_module.name)

@@ -17,8 +17,8 @@ from ramify.registry import Trade, option_types, parse_spec, read_value
 from ramify.sampling import SamplingParams
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
-from ramify.strategies.context import Context
-from ramify.strategies.result import Result
+from ramify.strategies.kernel.context import Context
+from ramify.strategies.kernel.result import Result
 from ramify.strategies.steps import StepSplitter
 
 DEFAULT_SAMPLING = SamplingParams(temperature=0.8, max_tokens=None)

@@ -14,11 +14,11 @@ from ramify.randomness import BranchKey
 from ramify.sampling import TokenIds
 from ramify.scoring.equivalence import KeyedBy
 from ramify.scoring.problem import Problem
-from ramify.strategies.budget import Budget
+from ramify.strategies.kernel.budget import Budget
+from ramify.strategies.kernel.result import Result
+from ramify.strategies.kernel.runtime import solve
+from ramify.strategies.kernel.trace import AnyEvent
 from ramify.strategies.registry import Strategy
-from ramify.strategies.result import Result
-from ramify.strategies.runtime import solve
-from ramify.strategies.trace import AnyEvent
 
 PROBLEM = Problem("toy", "xy")
 BY_TEXT = KeyedBy(lambda text, problem: text.strip() or None)

@@ -11,9 +11,9 @@ from ramify.errors import ConfigError
 from ramify.scoring.prm import ProcessReward
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
-from ramify.strategies.context import Context
+from ramify.strategies.kernel.context import Context
+from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
-from ramify.strategies.result import Result
 from ramify.strategies.steps import StepSplitter, lines
 from ramify.strategies.votes import best_of, finished, vote
 

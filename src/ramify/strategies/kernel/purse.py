@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ramify.strategies.budget import Budget
+from ramify.strategies.kernel.budget import Budget
 
 _ROUNDING = 1e-12  # dollars are floats: this relative excess is rounding and no overspending
 

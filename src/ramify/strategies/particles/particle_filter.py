@@ -12,12 +12,12 @@ from ramify.errors import ConfigError
 from ramify.scoring.prm import ProcessReward
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
-from ramify.strategies.context import Context
+from ramify.strategies.kernel.context import Context
+from ramify.strategies.kernel.result import Result
+from ramify.strategies.kernel.trace import Resampled
 from ramify.strategies.registry import Method, strategy
 from ramify.strategies.resampling import effective_sample_size, log_mean, scheme, softmax
-from ramify.strategies.result import Result
 from ramify.strategies.steps import StepSplitter, lines
-from ramify.strategies.trace import Resampled
 from ramify.strategies.votes import best_of, finished, vote
 
 LEAST_REWARD = 1e-6  # rewards are kept this far from 0 and 1, where a log-weight would be infinite

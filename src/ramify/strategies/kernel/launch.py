@@ -17,8 +17,8 @@ from ramify.backends.base import Backend, Node, StepEnd, Usage
 from ramify.errors import EngineError
 from ramify.sampling import SamplingParams
 from ramify.scoring.scorers import Reading, Scorer
-from ramify.strategies.budget import Prices
-from ramify.strategies.purse import NOTHING, Charge, Hold, Purse
+from ramify.strategies.kernel.budget import Prices
+from ramify.strategies.kernel.purse import NOTHING, Charge, Hold, Purse
 
 
 @dataclass(frozen=True, slots=True)

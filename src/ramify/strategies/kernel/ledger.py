@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ramify.backends.base import Usage
-from ramify.strategies.budget import Prices
+from ramify.strategies.kernel.budget import Prices
 
 
 @dataclass(frozen=True, slots=True)

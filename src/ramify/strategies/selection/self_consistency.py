@@ -10,9 +10,9 @@ from ramify.backends.base import Capability, Node
 from ramify.errors import ConfigError
 from ramify.scoring.logprob import mean_logprob
 from ramify.scoring.problem import Problem
-from ramify.strategies.context import Context
+from ramify.strategies.kernel.context import Context
+from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
-from ramify.strategies.result import Result
 from ramify.strategies.votes import vote
 
 

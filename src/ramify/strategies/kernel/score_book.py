@@ -10,9 +10,9 @@ from ramify.errors import BudgetExhausted, ScorerError
 from ramify.randomness import BranchKey
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Reading, Scorer, checked_scores
-from ramify.strategies.budget import Prices
-from ramify.strategies.launch import Wish
-from ramify.strategies.purse import NOTHING, Charge, Purse
+from ramify.strategies.kernel.budget import Prices
+from ramify.strategies.kernel.launch import Wish
+from ramify.strategies.kernel.purse import NOTHING, Charge, Purse
 
 
 class ScoreBook:

@@ -21,15 +21,15 @@ from ramify.sampling import Prompt, SamplingParams
 from ramify.scoring.equivalence import Equivalence
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
-from ramify.strategies.budget import Budget
-from ramify.strategies.launch import Launch, Wish, limited
-from ramify.strategies.ledger import Ledger
-from ramify.strategies.purse import Purse
-from ramify.strategies.result import Result, StopReason, path_tokens, show_answer
-from ramify.strategies.score_book import ScoreBook
-from ramify.strategies.standing import Numbers, Standing
+from ramify.strategies.kernel.budget import Budget
+from ramify.strategies.kernel.launch import Launch, Wish, limited
+from ramify.strategies.kernel.ledger import Ledger
+from ramify.strategies.kernel.purse import Purse
+from ramify.strategies.kernel.result import Result, StopReason, path_tokens, show_answer
+from ramify.strategies.kernel.score_book import ScoreBook
+from ramify.strategies.kernel.standing import Numbers, Standing
+from ramify.strategies.kernel.trace import AnyEvent, Asked, Cut, Dropped, Grown, Reported, Scored, Trace
 from ramify.strategies.steps import StepSplitter
-from ramify.strategies.trace import AnyEvent, Asked, Cut, Dropped, Grown, Reported, Scored, Trace
 
 MAIN = "generated"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ramify.scoring.problem import Problem
-from ramify.strategies.context import Context
+from ramify.strategies.kernel.context import Context
+from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
-from ramify.strategies.result import Result
 
 
 @strategy("sample", kind="lossless")

@@ -8,7 +8,7 @@ from ramify.backends.base import FloatArray, Node
 from ramify.randomness import BranchKey
 from ramify.scoring.equivalence import Equivalence
 from ramify.scoring.problem import Problem
-from ramify.strategies.result import Candidate
+from ramify.strategies.kernel.result import Candidate
 
 Numbers = Sequence[float] | FloatArray
 

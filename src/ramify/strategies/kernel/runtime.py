@@ -12,11 +12,11 @@ from ramify.errors import BudgetExhausted
 from ramify.randomness import BranchKey
 from ramify.scoring.equivalence import Equivalence, MarkedAnswer
 from ramify.scoring.problem import Problem
-from ramify.strategies.budget import Budget
-from ramify.strategies.context import Context
+from ramify.strategies.kernel.budget import Budget
+from ramify.strategies.kernel.context import Context
+from ramify.strategies.kernel.result import Result, StopReason
+from ramify.strategies.kernel.trace import AnyEvent, Started, Stopped
 from ramify.strategies.registry import Strategy, describe
-from ramify.strategies.result import Result, StopReason
-from ramify.strategies.trace import AnyEvent, Started, Stopped
 
 DEFAULT_CONCURRENCY = 32  # problems at once: enough to fill an engine's batch, few enough to keep their KV
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from ramify.backends.base import Node
 from ramify.randomness import BranchKey
-from ramify.strategies.ledger import Ledger
-from ramify.strategies.trace import Trace
+from ramify.strategies.kernel.ledger import Ledger
+from ramify.strategies.kernel.trace import Trace
 
 StopReason = Literal["finished", "budget", "certain", "cancelled"]
 

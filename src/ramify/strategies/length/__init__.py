@@ -1,0 +1,1 @@
+"""How long a model thinks, and an answer at any cut."""

@@ -1,0 +1,1 @@
+"""Search over reasoning steps: trees that a scorer steers."""

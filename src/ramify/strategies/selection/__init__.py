@@ -1,0 +1,1 @@
+"""Draw whole answers, then choose among them."""
