@@ -171,6 +171,33 @@ def test_the_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> 
     assert 0.88 <= covered <= 0.99
 
 
+def test_problems_of_one_group_are_no_independent_evidence() -> None:
+    values = [1.0] * 30 + [0.0] * 70
+    alone = bootstrap_interval(values)
+    assert bootstrap_interval(values, groups=range(100)) == alone
+    # Every problem four times is still 100 problems' worth of evidence.
+    repeated = bootstrap_interval(values * 4, groups=[*range(100)] * 4)
+    assert (repeated.mean, repeated.low, repeated.high) == pytest.approx((alone.mean, alone.low, alone.high))
+    naive = bootstrap_interval(values * 4)
+    assert naive.high - naive.low == pytest.approx((alone.high - alone.low) / 2, rel=0.15)
+    assert math.isnan(bootstrap_interval([1.0, 0.0], groups=["same", "same"]).low)
+    with pytest.raises(ConfigError, match="lengths are 2, 1"):
+        bootstrap_interval([1.0, 0.0], groups=["a"])
+
+
+def test_the_interval_over_groups_covers_the_truth_where_the_plain_one_does_not() -> None:
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(25), 4)
+    plain = grouped = 0
+    for _ in range(150):
+        values = rng.normal(size=25)[groups] + 0.1 * rng.normal(size=100)
+        narrow, wide = (bootstrap_interval(values, resamples=300, groups=g) for g in (None, groups.tolist()))
+        plain += narrow.low <= 0 <= narrow.high
+        grouped += wide.low <= 0 <= wide.high
+    assert plain / 150 < 0.8
+    assert 0.86 <= grouped / 150 <= 0.99
+
+
 def test_undefined_means_are_nan() -> None:
     assert math.isnan(bootstrap_interval([]).mean)
     assert math.isnan(bootstrap_interval([1.0, math.nan]).mean)

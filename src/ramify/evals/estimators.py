@@ -174,34 +174,54 @@ def subsets(n: int, k: int, seed: int, count: int = SUBSETS) -> npt.NDArray[np.i
 
 
 def bootstrap_interval(
-    values: Sequence[float] | FloatArray, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    values: Sequence[float] | FloatArray,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
 ) -> Interval:
-    """The mean over problems with a percentile bootstrap interval, resampling problems.
+    """The mean over problems with a percentile bootstrap interval, resampling problems, or groups of like ones.
+
+    The interval of a paired difference is that of the differences, one a problem.
 
     Args:
         values: one number a problem; NaN (undefined for this problem) makes all three results NaN.
         level: probability mass of the interval, in (0, 1).
         resamples: bootstrap samples.
-        seed: the interval is a function of the values and this.
+        seed: the interval is a function of the values, the groups and this.
+        groups: one a problem. Problems of one group (one puzzle in several wordings) are no independent evidence: they
+            are drawn together. By default every problem stands alone.
 
     Raises:
-        ConfigError: `level` is out of range.
+        ConfigError: `level` is out of range, or there are not as many groups as values.
 
-    Paper: Efron, "Bootstrap methods: another look at the jackknife" (1979).
+    Paper: Efron, "Bootstrap methods: another look at the jackknife" (1979); of groups: Field and Welsh (2007).
     """
     if not 0 < level < 1:
         raise ConfigError(f"level={level} does not work: it must be between 0 and 1, e.g. {LEVEL}")
     array = np.asarray(values, dtype=np.float64)
+    if groups is not None:
+        _check_lengths(array.size, len(groups))
     if array.size == 0 or np.isnan(array).any():
         return Interval(math.nan, math.nan, math.nan)
+    sums, sizes = _group_sums(array, groups)
     mean = float(array.mean())
-    if array.size < 2:
+    if sums.size < 2:
         return Interval(mean, math.nan, math.nan)
-    draws = uniform_counters(BranchKey.root(seed, "bootstrap"), resamples * array.size)
-    picked = (draws * array.size).astype(np.intp).reshape(resamples, array.size)
-    means = array[picked].mean(axis=1)
+    draws = uniform_counters(BranchKey.root(seed, "bootstrap"), resamples * sums.size)
+    picked = (draws * sums.size).astype(np.intp).reshape(resamples, sums.size)
+    means = sums[picked].sum(axis=1) / sizes[picked].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))
+
+
+def _group_sums(array: FloatArray, groups: Sequence[Hashable] | None) -> tuple[FloatArray, FloatArray]:
+    """The sum and the number of the values of each group, in the order in which the groups first occur."""
+    if groups is None:
+        return array, np.ones_like(array)
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    indices = [places[group] for group in groups]
+    return np.bincount(indices, weights=array), np.bincount(indices).astype(np.float64)
 
 
 def _win_probability(winner: Hashable, counts: Counter[Hashable], n: int, k: int) -> float:

@@ -43,6 +43,12 @@ def test_a_list_holds_no_prompt_twice(task: Task) -> None:
 
 
 @each_task
+def test_a_problem_names_its_content_so_that_one_puzzle_in_two_wordings_is_known(task: Task) -> None:
+    for index in range(20):
+        assert task.problem(index, 5).metadata["content"] == content(task, "test", 5, index)
+
+
+@each_task
 def test_no_content_of_one_split_occurs_in_another_whatever_the_seeds(task: Task) -> None:
     contents = {
         split: {content(task, split, seed, index) for seed in (0, 7) for index in range(300)}

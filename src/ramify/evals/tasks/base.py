@@ -54,6 +54,7 @@ class Task(ABC):
         """Make `n` problems with different prompts.
 
         One puzzle can come again in another wording or order: drawing without regard to that keeps the mix as it is.
+        Such problems have the same ``metadata["content"]``, so that an interval can count them as one.
         A longer list starts with the shorter one. Raises ValueError if the split has not that many problems.
         """
         seen: set[object] = set()
@@ -78,7 +79,8 @@ class Task(ABC):
             if split_of(f"{self.name}/{content}") == split:
                 break
         name = f"{self.name}/{split}/{seed}/{index}"
-        return Problem(name, problem.prompt, problem.answer, self.name, problem.metadata), content
+        metadata = {**problem.metadata, "content": content}
+        return Problem(name, problem.prompt, problem.answer, self.name, metadata), content
 
 
 def split_of(content: str) -> Split:
