@@ -143,8 +143,8 @@ def test_what_cannot_be_extended_is_refused():
         (done,) = [node async for node in backend.extend(root, PARAMS)]
         with pytest.raises(RequestError, match="finished"):
             [node async for node in backend.extend(done, PARAMS)]
-        with pytest.raises(CapabilityError, match="top_p"):
-            [node async for node in backend.extend(root, PARAMS.with_(top_p=0.5))]
+        with pytest.raises(CapabilityError, match="min_p"):
+            [node async for node in backend.extend(root, PARAMS.with_(min_p=0.5))]
         backend.release([root, done])
         assert not backend.live
         with pytest.raises(RequestError, match="released"):

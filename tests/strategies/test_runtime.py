@@ -245,7 +245,7 @@ def test_dropped_and_shared_tokens_are_shown_apart():
     backend = toy_backend(1)
     result = run(Written(body=body), backend, seed=2)
     assert result.ledger.generated == 4
-    assert (result.ledger.discarded, result.ledger.saved) == (1, 1)
+    assert (result.ledger.discarded, result.ledger.shared) == (1, 1)
     assert [node.status for node in result.trace.tree()].count("dropped") == 1
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ramify.errors import CapabilityError
+from ramify.errors import CapabilityError, RequestError
 from ramify.randomness import BranchKey
 from ramify.sampling import Prompt, SamplingParams, TokenIds
 
@@ -63,6 +63,24 @@ class Usage:
         self.calls += other.calls
 
 
+@dataclass(frozen=True, slots=True)
+class TokenDetail:
+    """What was known when a token was drawn; natural logarithms of the model's own distribution.
+
+    Attributes:
+        logprob: of the token.
+        top: the most likely ids and their log-probabilities, best first, as many as were asked for.
+        mean_logprob: mean over the vocabulary.
+        log_mass: logarithm of the share of the distribution, at the sampling temperature, that allowed ids and biases
+            left to draw from; 0 if nothing was changed.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    mean_logprob: float = 0.0
+    log_mass: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """A partial or finished answer: immutable; a search tree is made of these.
@@ -78,6 +96,7 @@ class Node:
             is not a step's end), "length" (token limit, the answer is cut), "abort".
         step_end: it stopped at a step's end and can go on.
         num_new_tokens: how many tokens its own extension drew (with those cut away behind a stop string, if any).
+        details: one entry for each of those, where log-probabilities were asked for; empty otherwise.
         usage: the meter of its tree: the backend adds every token it runs for a node of the tree to this and to its own
             total, those of cancelled continuations too. Children inherit it.
         handle: the backend's own business.
@@ -92,6 +111,7 @@ class Node:
     finish_reason: str | None = None
     step_end: bool = False
     num_new_tokens: int = 0
+    details: tuple[TokenDetail, ...] = field(default=(), repr=False)
     usage: Usage = field(default_factory=Usage, repr=False)
     handle: Any = field(default=None, repr=False)
 
@@ -116,6 +136,32 @@ class Node:
     def depth(self) -> int:
         """Number of extensions from the root."""
         return 0 if self.parent is None else self.parent.depth + 1
+
+
+def path_details(node: Node) -> tuple[TokenDetail, ...]:
+    """The details of all tokens drawn on the way to a node, in order; forced tokens and the prompt have none."""
+    own: list[tuple[TokenDetail, ...]] = []
+    here: Node | None = node
+    while here is not None:
+        own.append(here.details)
+        here = here.parent
+    return tuple(detail for details in reversed(own) for detail in details)
+
+
+def kept(node: Node, keep: int | None) -> tuple[Node, TokenIds]:
+    """What is left of a node cut to its first `keep` tokens: the nearest node kept whole, and the ids behind it.
+
+    Raises:
+        RequestError: the node has no ids, or fewer tokens.
+    """
+    if keep is None:
+        return node, ()
+    if not 0 <= keep <= len(node.tokens):
+        raise RequestError(f"cannot keep {keep} tokens of a node that has {len(node.tokens)}")
+    above = node
+    while above.parent is not None and len(above.tokens) > keep:
+        above = above.parent
+    return above, node.tokens[len(above.tokens) : keep]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +223,22 @@ class Backend(Protocol):
         With `step_end`, a continuation that reaches a step's end is yielded open, with `step_end` set. Closing the
         iterator cancels what still runs; once it is closed, the meters no longer change on its account.
         """
+        ...
+
+    async def append(self, node: Node, tokens: TokenIds, key: BranchKey, keep: int | None = None) -> Node:
+        """An open node with known tokens behind the first `keep` tokens of `node` (all of them by default).
+
+        It draws nothing; what the model has to read for it is counted as prompt. Where something is cut away it is a
+        child of the nearest node above that is kept whole (see `kept`). Works on open and on finished nodes while the
+        root is held. `token_logprobs` is None: the tokens were not drawn.
+
+        Raises:
+            PromptTooLongError: the context has no room for it.
+        """
+        ...
+
+    def free_tokens(self) -> int | None:
+        """Tokens for which there is KV memory now; None where the backend does not say."""
         ...
 
     async def logprobs(self, node: Node, continuations: Sequence[TokenIds]) -> list[FloatArray]:

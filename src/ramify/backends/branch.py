@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ramify.backends.base import Node, StepEnd
+from ramify.backends.base import Node, StepEnd, TokenDetail
 from ramify.engine.request import SequenceOutput
 from ramify.errors import EngineError, RamifyError
 from ramify.randomness import BranchKey
@@ -48,7 +48,7 @@ class Branch:
         self._text = ""
         self._shown = ""
         self._tokens: list[int] = []
-        self._logprobs: list[float] = []
+        self._details: list[TokenDetail] = []
         self._stopped_by: int | None = None
 
     @classmethod
@@ -70,7 +70,9 @@ class Branch:
         if output.error is not None:
             self.error, self.ended = output.error, True
             return True
-        self._logprobs += [entry.logprob for entry in output.new_logprobs]
+        self._details += [
+            TokenDetail(entry.logprob, entry.top, entry.mean, entry.log_mass) for entry in output.new_logprobs
+        ]
         for token in output.new_token_ids:
             self._tokens.append(token)
             self._take(self.detokenizer.push([token]) if self._is_text(token, output) else "")
@@ -86,6 +88,7 @@ class Branch:
         """The node that it became."""
         parent = self.parent
         known = self._params.logprobs is not None and (parent.parent is None or parent.token_logprobs is not None)
+        logprobs = tuple(detail.logprob for detail in self._details)
         text = self._shown if self._stops.match is not None else self._text
         return Node(
             key=self._key,
@@ -93,10 +96,11 @@ class Branch:
             tokens=(*parent.tokens, *self._tokens),
             text=parent.text + text,
             prompt_tokens=parent.prompt_tokens,
-            token_logprobs=(*(parent.token_logprobs or ()), *self._logprobs) if known else None,
+            token_logprobs=(*(parent.token_logprobs or ()), *logprobs) if known else None,
             finish_reason=self.finish_reason,
             step_end=self.open,
             num_new_tokens=len(self._tokens),
+            details=tuple(self._details),
             usage=parent.usage,
             handle=handle,
         )

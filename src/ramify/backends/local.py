@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ramify.backends.base import Capability, FloatArray, Node, StepEnd, StepScores, Usage
+from ramify.backends.base import Capability, FloatArray, Node, StepEnd, StepScores, Usage, kept
 from ramify.backends.branch import Branch
 from ramify.backends.rewards import RewardModel
 from ramify.config import EngineConfig
@@ -157,6 +157,40 @@ class LocalBackend:
             if left:
                 await self.engine.dropped(left)
 
+    async def append(self, node: Node, tokens: TokenIds, key: BranchKey, keep: int | None = None) -> Node:
+        """An open node with known tokens behind `node`, or behind its first `keep` tokens; see `Backend.append`.
+
+        All but the last token are computed here, once; the last one with the first draw behind it.
+        """
+        parent, left = kept(node, keep)
+        base: Node = parent
+        while base.parent is not None and base.handle.sequence_id is None:
+            base = base.parent
+        ids = (*parent.tokens[len(base.tokens) :], *left, *tokens)
+        if not ids:
+            raise RequestError("nothing to append: give at least one token")
+        length = len(node.prompt_tokens) + len(base.tokens) + len(ids)
+        if length >= self.max_model_len:
+            raise PromptTooLongError(
+                f"prompt, answer and appended tokens are {length:,} and the context is {self.max_model_len:,}: "
+                "append fewer, or keep less of the answer"
+            )
+        detokenizer = base.handle.detokenizer.copy()
+        text = base.text + detokenizer.push(ids)
+        sequence_id = await self._park(base, ids, key, node)
+        child = Node(
+            key, parent, (*base.tokens, *ids), text, node.prompt_tokens,
+            num_new_tokens=len(left), usage=node.usage, handle=Handle(sequence_id, detokenizer),
+        )  # fmt: skip
+        for reward_model in self._rewards.values():
+            reward_model.adopt(child)
+        return child
+
+    def free_tokens(self) -> int:
+        """Tokens that fit the KV blocks that no running or parked sequence holds."""
+        core = self.engine.core
+        return core.num_free_blocks * core.config.block_size
+
     async def logprobs(self, node: Node, continuations: Sequence[TokenIds]) -> list[FloatArray]:
         """Log-probabilities of continuations: prompt rows of requests that find the node's prefix in the cache."""
         prefix = (*node.prompt_tokens, *node.tokens)
@@ -192,6 +226,7 @@ class LocalBackend:
         for node in nodes:
             if node.handle.sequence_id is not None:
                 ids.append(node.handle.sequence_id)
+                node.handle.sequence_id = None
             for sequence_id, waiting in node.handle.running.items():
                 ids.append(sequence_id)
                 waiting.put_nowait(Branch.released(sequence_id))
@@ -214,6 +249,31 @@ class LocalBackend:
         if node.handle.sequence_id is None:
             raise CapabilityError("the node holds no KV any more: it was released")
         return await self.engine.fork_and_extend(node.handle.sequence_id, node.key, n, first_child, settings, listen)
+
+    async def _park(self, base: Node, ids: TokenIds, key: BranchKey, node: Node) -> int:
+        """A parked sequence that holds `base` and `ids` behind it; all but the last id are computed."""
+        head, nothing = ids[:-1], SamplingParams(max_tokens=0, detokenize=False)
+        done: asyncio.Future[SequenceOutput] = asyncio.get_running_loop().create_future()
+        listen = settle(done)
+        if base.parent is None:
+            request = EngineRequest((*base.prompt_tokens, *head), nothing, key, keep=True)
+            (sequence_id,) = await self.engine.add(request, listen)
+        else:
+            (sequence_id,) = await self.engine.fork_and_extend(
+                base.handle.sequence_id, key, 1, 0, nothing, listen, head
+            )
+        try:
+            output = await done
+        except asyncio.CancelledError:
+            await self.engine.dropped([sequence_id])
+            raise
+        if output.error is not None:
+            raise output.error
+        prompt = len(ids) + (len(base.prompt_tokens) if base.parent is None else 0)
+        cached = output.num_cached_tokens if base.parent is None else 0
+        self._count(node, calls=1, prompt=prompt, prompt_cached=cached)
+        await self.engine.append(sequence_id, ids[-1:])
+        return sequence_id
 
     def _push(self, branch: Branch, output: SequenceOutput, done: asyncio.Queue[Branch]) -> None:
         if branch.ended:

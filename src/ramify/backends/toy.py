@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ramify.backends.base import Capability, FloatArray, Node, StepEnd, StepScores, Usage
+from ramify.backends.base import Capability, FloatArray, Node, StepEnd, StepScores, TokenDetail, Usage, kept
 from ramify.errors import CapabilityError, EngineError, PromptTooLongError, RequestError
 from ramify.randomness import BranchKey, key_arrays, uniform
 from ramify.sampling import Prompt, SamplingParams, TokenIds
@@ -23,6 +23,9 @@ RewardTable = Callable[[TokenIds], float]
 
 _UNDERSTOOD = {"temperature", "max_tokens", "stop", "stop_strings", "stop_token_ids", "logprobs"}
 _UNDERSTOOD |= {"include_stop_str_in_output", "seed", "skip_special_tokens", "detokenize"}
+_UNDERSTOOD |= {"top_p", "top_k", "allowed_token_ids"}
+_LEAST_LOGPROB = -100.0
+"""What an impossible token counts in a mean over the vocabulary, which would be infinite otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class ToyModel:
 
     Attributes:
         texts: the text of each token; the end-of-sequence token's is usually empty.
-        table: for every prefix that can occur, the next token's probabilities: [len(texts)], sum 1.
+        table: for every prefix, the next token's probabilities: [len(texts)], sum 1. Any other prefix is at its end.
         eos: the end-of-sequence token.
     """
 
@@ -55,9 +58,14 @@ class ToyModel:
         """The text of some tokens."""
         return "".join(self.texts[token] for token in tokens)
 
+    def next_token(self, prefix: TokenIds) -> FloatArray:
+        """Probabilities of the next token, as the table has them."""
+        given = self.table.get(prefix)
+        return np.asarray(np.eye(len(self.texts))[self.eos] if given is None else given, dtype=np.float64)
+
     def conditional(self, prefix: TokenIds, temperature: float = 1.0) -> FloatArray:
         """Probabilities of the next token at a temperature (0: all on the most likely one, ties to the lowest id)."""
-        given = np.asarray(self.table[prefix], dtype=np.float64)
+        given = self.next_token(prefix)
         if temperature == 0:
             return np.asarray(np.eye(len(given))[int(given.argmax())], dtype=np.float64)
         powered = np.where(given > 0, given / given.max(), 0.0) ** (1.0 / temperature)
@@ -86,6 +94,8 @@ class ToyBackend:
         pace: how many turns of the event loop a branch waits before each of its tokens; None means one.
         batch_size: how many branches may run at once; None means any number.
         max_model_len: tokens of prompt and answer together.
+        memory: tokens of prompts and answers that living branches may hold, what they share counted once; None means
+            any number. It is only told (`free_tokens`), not enforced.
     """
 
     capabilities = frozenset(Capability)
@@ -97,11 +107,13 @@ class ToyBackend:
         pace: Callable[[BranchKey], int] | None = None,
         batch_size: int | None = None,
         max_model_len: int = 64,
+        memory: int | None = None,
     ) -> None:
         self.model = model
         self.rewards = dict(rewards or {})
         self.pace = pace
         self.max_model_len = max_model_len
+        self.memory = memory
         self.usage = Usage()
         self.live: set[BranchKey] = set()
         """Branches that hold memory: made and not released yet."""
@@ -112,6 +124,7 @@ class ToyBackend:
         self._prefilled: set[BranchKey] = set()
         self._read: dict[BranchKey, set[tuple[str, BranchKey]]] = {}
         self._running: dict[BranchKey, set[asyncio.Task[Node]]] = {}
+        self._held: dict[BranchKey, Node] = {}
 
     async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
         """The root over a prompt. The table does not depend on the prompt; its tokens only count."""
@@ -120,8 +133,7 @@ class ToyBackend:
             raise PromptTooLongError(
                 f"prompt has {len(tokens)} tokens; the model's context is {self.max_model_len}: shorten it"
             )
-        self.live.add(key)
-        return Node(key, prompt_tokens=tokens, usage=usage if usage is not None else Usage())
+        return self._hold(Node(key, prompt_tokens=tokens, usage=usage if usage is not None else Usage()))
 
     async def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
@@ -149,8 +161,35 @@ class ToyBackend:
             for task in tasks:
                 task.cancel()
             undelivered = await asyncio.gather(*tasks, return_exceptions=True)
-            self.live.difference_update(node.key for node in undelivered if isinstance(node, Node))
+            for lost in undelivered:
+                if isinstance(lost, Node):
+                    self._let_go(lost.key)
             below.difference_update(tasks)
+
+    async def append(self, node: Node, tokens: TokenIds, key: BranchKey, keep: int | None = None) -> Node:
+        """An open node with known tokens behind `node`, or behind its first `keep` tokens."""
+        parent, left = kept(node, keep)
+        ids = (*parent.tokens, *left, *tokens)
+        if len(ids) == len(parent.tokens):
+            raise RequestError("nothing to append: give at least one token")
+        if len(node.prompt_tokens) + len(ids) >= self.max_model_len:
+            raise PromptTooLongError(
+                f"prompt, answer and appended tokens are {len(node.prompt_tokens) + len(ids)} and the context is "
+                f"{self.max_model_len}: append fewer, or keep less of the answer"
+            )
+        await asyncio.sleep(0)
+        self._count(node, calls=1, prompt=len(left) + len(tokens))
+        text = parent.text + self.model.text(ids[len(parent.tokens) :])
+        child = Node(key, parent, ids, text, node.prompt_tokens, num_new_tokens=len(left), usage=node.usage)
+        return self._hold(child)
+
+    def free_tokens(self) -> int | None:
+        """What is left of `memory`."""
+        if self.memory is None:
+            return None
+        paths = {(id(node.prompt_tokens), node.tokens[:end]) for node in self._held.values() for end in _ends(node)}
+        prompts = {id(node.prompt_tokens): len(node.prompt_tokens) for node in self._held.values()}
+        return max(0, self.memory - len(paths) - sum(prompts.values()))
 
     async def logprobs(self, node: Node, continuations: Sequence[TokenIds]) -> list[FloatArray]:
         """Log-probabilities of continuations, straight from the table (minus infinity for what cannot be drawn)."""
@@ -175,7 +214,7 @@ class ToyBackend:
     def release(self, nodes: Iterable[Node]) -> None:
         """Forget nodes and stop what runs below them."""
         for node in nodes:
-            self.live.discard(node.key)
+            self._let_go(node.key)
             self.released.append(node.key)
             if node.parent is None:
                 self._read.pop(node.key, None)  # the tree is done: another one under the same key is read anew
@@ -209,7 +248,7 @@ class ToyBackend:
 
     async def _draw(self, parent: Node, key: BranchKey, params: SamplingParams, step_end: StepEnd | None) -> Node:
         tokens = list(parent.tokens)
-        logprobs = list(parent.token_logprobs) if parent.token_logprobs is not None else []
+        details: list[TokenDetail] = []
         room = self.max_model_len - len(parent.prompt_tokens) - len(tokens)
         limit = room if params.max_tokens is None else min(room, params.max_tokens)
         text, reason, at_step_end = parent.text, None, False
@@ -220,28 +259,40 @@ class ToyBackend:
                 break
             for _ in range(1 if self.pace is None else self.pace(key)):
                 await asyncio.sleep(0)
-            chances = self.model.conditional(tuple(tokens), params.temperature)
+            chances, log_mass = _restricted(self.model.conditional(tuple(tokens), params.temperature), params)
             token = _inverse_cdf(chances, key, len(tokens))
-            logprobs.append(self._logprob(tuple(tokens), token))
+            if params.logprobs is not None:
+                details.append(self._detail(tuple(tokens), token, params.logprobs, log_mass))
             tokens.append(token)
             self._count(parent, generated=1)
             text += self.model.texts[token]
             text, reason = self._finish(text, token, len(parent.text), params)
             at_step_end = reason is None and _ends_step(text[len(parent.text) :], token, len(tokens) - start, step_end)
-        self.live.add(key)
         known = params.logprobs is not None and (parent.parent is None or parent.token_logprobs is not None)
-        return Node(
+        logprobs = (*(parent.token_logprobs or ()), *(detail.logprob for detail in details))
+        drawn = Node(
             key=key,
             parent=parent,
             tokens=tuple(tokens),
             text=text,
             prompt_tokens=parent.prompt_tokens,
-            token_logprobs=tuple(logprobs) if known else None,
+            token_logprobs=logprobs if known else None,
             finish_reason=reason,
             step_end=at_step_end,
             num_new_tokens=len(tokens) - start,
+            details=tuple(details),
             usage=parent.usage,
         )
+        return self._hold(drawn)
+
+    def _hold(self, node: Node) -> Node:
+        self.live.add(node.key)
+        self._held[node.key] = node
+        return node
+
+    def _let_go(self, key: BranchKey) -> None:
+        self.live.discard(key)
+        self._held.pop(key, None)
 
     def _finish(self, text: str, token: int, start: int, params: SamplingParams) -> tuple[str, str | None]:
         if token == self.model.eos or token in params.stop_token_ids:
@@ -275,8 +326,16 @@ class ToyBackend:
         return unread
 
     def _logprob(self, prefix: TokenIds, token: int) -> float:
-        chance = float(self.model.table[prefix][token])
+        chance = float(self.model.next_token(prefix)[token])
         return float(np.log(chance)) if chance > 0 else -np.inf
+
+    def _detail(self, prefix: TokenIds, token: int, num_top: int, log_mass: float) -> TokenDetail:
+        with np.errstate(divide="ignore"):
+            logprobs = np.log(self.model.next_token(prefix))
+        order = np.argsort(-logprobs, kind="stable")[:num_top]
+        top = tuple((int(i), float(logprobs[i])) for i in order)
+        mean = float(np.maximum(logprobs, _LEAST_LOGPROB).mean())
+        return TokenDetail(float(logprobs[token]), top, mean, log_mass)
 
     def _count_prompt(self, node: Node, n: int) -> None:
         """A root's prompt is run for its first continuation and shared by the others."""
@@ -299,6 +358,35 @@ class ToyBackend:
         for name in (field.name for field in fields(params)):
             if name not in _UNDERSTOOD and getattr(params, name) != getattr(default, name):
                 raise CapabilityError(f"the toy model does not know {name}={getattr(params, name)!r}: leave it out")
+
+
+def _restricted(chances: FloatArray, params: SamplingParams) -> tuple[FloatArray, float]:
+    """What the parameters leave of a distribution (not normalised), and the log of the mass that the allowed ids have.
+
+    Raises:
+        EngineError: nothing is left.
+    """
+    log_mass = 0.0
+    if params.allowed_token_ids is not None:
+        mask = np.zeros(len(chances))
+        mask[list(params.allowed_token_ids)] = 1.0
+        chances = chances * mask
+        if not chances.any():
+            raise EngineError("no token can be drawn: allowed_token_ids forbid all of them")
+        log_mass = float(np.log(chances.sum()))
+    order = np.argsort(-chances, kind="stable")
+    keep = len(order) if params.top_k <= 0 else min(params.top_k, len(order))
+    if params.top_p < 1:
+        before = np.cumsum(chances[order]) - chances[order]
+        keep = min(keep, int((before < params.top_p * chances.sum()).sum()))
+    left = np.zeros_like(chances)
+    left[order[:keep]] = chances[order[:keep]]
+    return left, log_mass
+
+
+def _ends(node: Node) -> range:
+    """Lengths of the prefixes that a node holds."""
+    return range(1, len(node.tokens) + 1)
 
 
 def _inverse_cdf(chances: FloatArray, key: BranchKey, position: int) -> int:

@@ -86,6 +86,10 @@ class AsyncEngine:
 
         return await self._between_steps(fork, undo=self.drop)
 
+    async def append(self, sequence_id: int, tokens: TokenIds) -> None:
+        """Put known tokens behind a parked sequence (see `EngineCore.append`)."""
+        await self._between_steps(lambda: self.core.append(sequence_id, tokens))
+
     def finish(self, sequence_id: int, num_tokens: int | None = None) -> None:
         """End a sequence before the next step (see `EngineCore.finish`)."""
         self._soon(lambda: self.core.finish(sequence_id, num_tokens))

@@ -122,7 +122,7 @@ class EngineCore:
         sequence = self._parked(sequence_id, "extend")
         length = len(sequence.tokens) + len(append)
         max_total, stop_ids = limits_of(params, length, self.model_config, self.max_model_len, self.scheduler)
-        sequence.tokens.extend(append)
+        self.append(sequence_id, append)
         sequence.params = params
         sequence.num_prompt = length
         sequence.num_cached = None
@@ -132,6 +132,11 @@ class EngineCore:
         sequence.max_total, sequence.stop_ids = max_total, stop_ids
         sequence.arrival = next(self._arrivals)
         self.scheduler.add(sequence)
+
+    def append(self, sequence_id: int, tokens: TokenIds) -> None:
+        """Put known tokens behind a parked sequence. They are computed when it goes on."""
+        self._parked(sequence_id, "append to").tokens.extend(tokens)
+        self.counters.appended += len(tokens)
 
     def finish(self, sequence_id: int, num_tokens: int | None = None) -> None:
         """End a sequence now (its text met a stop string), cut to `num_tokens` tokens; parked if it is to be kept."""

@@ -25,12 +25,17 @@ class TokenLogprobs:
         logprob: its log-probability under the model's own distribution.
         rank: 1 for the most likely token.
         top: the most likely ids and their log-probabilities, best first (as many as were asked for).
+        mean: mean log-probability over the vocabulary; how far the distribution is from a uniform one.
+        log_mass: logarithm of the share of the distribution, at the sampling temperature, that allowed ids, biases and
+            penalties left to draw from (0 if there were none): the weight of a draw under a constraint.
     """
 
     token: int
     logprob: float
     rank: int
     top: tuple[tuple[int, float], ...] = ()
+    mean: float = 0.0
+    log_mass: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,7 @@ class EngineCounters:
         prompt: prompt tokens of sequences whose prompt is done, cached ones included; n continuations count n times.
         prompt_cached: of these, the tokens whose KV came from the prefix cache or from a sibling.
         generated: tokens drawn.
+        appended: known tokens put behind parked sequences.
         recomputed: tokens run a second time after a preemption (work, but nobody's charge).
         preemptions: how often a sequence lost its blocks to another.
         steps: forward passes.
@@ -124,6 +130,7 @@ class EngineCounters:
     prompt: int = 0
     prompt_cached: int = 0
     generated: int = 0
+    appended: int = 0
     recomputed: int = 0
     preemptions: int = 0
     steps: int = 0

@@ -41,13 +41,16 @@ def sample(logits: torch.Tensor, sequences: AbstractSequence[Sequence]) -> list[
         R draws. A row that cannot be drawn from carries an error and leaves the other rows alone.
     """
     errors = _broken_rows(logits)
-    raw = _raw_logprobs(logits, sequences)
+    raw, normalisers = _raw_logprobs(logits, sequences)
+    masses: dict[int, float] = {}
     for row, sequence in enumerate(sequences):
         if row not in errors:
             error = _process(logits[row], sequence)
             if error is not None:
                 errors[row] = error
                 logits[row] = 0
+            elif row in raw and processors(sequence.params):
+                masses[row] = _log_mass(logits[row] - normalisers[row], raw[row], sequence.params.temperature)
     tokens = _draw(logits, sequences)
     draws: list[Draw] = []
     for row, sequence in enumerate(sequences):
@@ -56,12 +59,12 @@ def sample(logits: torch.Tensor, sequences: AbstractSequence[Sequence]) -> list[
             continue
         logprobs = None
         if row in raw:
-            logprobs = token_logprobs(raw[row], tokens[row], sequence.params.logprobs or 0)
+            logprobs = token_logprobs(raw[row], tokens[row], sequence.params.logprobs or 0, masses.get(row, 0.0))
         draws.append(Draw(tokens[row], logprobs))
     return draws
 
 
-def token_logprobs(logprobs: torch.Tensor, token: int, num_top: int) -> TokenLogprobs:
+def token_logprobs(logprobs: torch.Tensor, token: int, num_top: int, log_mass: float = 0.0) -> TokenLogprobs:
     """Describe `token` and the `num_top` most likely ones from a row [vocabulary] of log-probabilities."""
     own = logprobs[token]
     rank = int((logprobs > own).sum()) + 1
@@ -69,7 +72,14 @@ def token_logprobs(logprobs: torch.Tensor, token: int, num_top: int) -> TokenLog
     if num_top:
         values, ids = logprobs.topk(min(num_top, len(logprobs)))
         top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-    return TokenLogprobs(token, float(own), rank, top)
+    return TokenLogprobs(token, float(own), rank, top, float(logprobs.mean()), log_mass)
+
+
+def _log_mass(processed: torch.Tensor, raw: torch.Tensor, temperature: float) -> float:
+    """Logarithm of the ratio of two rows' normalisers at a temperature: the mass that the processors left."""
+    rows = torch.stack((raw, processed)).double() / max(temperature, _LOWEST_TEMPERATURE)
+    before, after = torch.logsumexp(rows, dim=-1).tolist()
+    return float(after - before)
 
 
 def _broken_rows(logits: torch.Tensor) -> dict[int, RamifyError]:
@@ -81,11 +91,19 @@ def _broken_rows(logits: torch.Tensor) -> dict[int, RamifyError]:
     return {row: EngineError(message) for row in broken}
 
 
-def _raw_logprobs(logits: torch.Tensor, sequences: AbstractSequence[Sequence]) -> dict[int, torch.Tensor]:
+def _raw_logprobs(
+    logits: torch.Tensor, sequences: AbstractSequence[Sequence]
+) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+    """The model's own log-probabilities of the rows that want them, and what was taken off their logits."""
     rows = [row for row, sequence in enumerate(sequences) if sequence.params.logprobs is not None]
     if not rows:
-        return {}
-    return dict(zip(rows, torch.log_softmax(logits[rows], dim=-1), strict=True))
+        return {}, {}
+    chosen = logits[rows]
+    normalisers = torch.logsumexp(chosen, dim=-1)
+    return (
+        dict(zip(rows, torch.log_softmax(chosen, dim=-1), strict=True)),
+        dict(zip(rows, normalisers, strict=True)),
+    )
 
 
 def _process(row: torch.Tensor, sequence: Sequence) -> RamifyError | None:

@@ -56,10 +56,17 @@ class Method:
 
     Attributes:
         sampling: temperature 0.8 and answers up to the context's end, unless said otherwise.
+        answer_suffix: forced behind the best answer where a run ends without a finished one (``"\\n#### "``, say), so
+            that there is an answer at any cut; empty for none.
+        reserve: tokens of the budget held back for what follows it.
     """
 
     name: ClassVar[str] = ""
+    cancels: ClassVar[bool] = False
+    """Whether it cancels branches in flight: what those had drawn depends on timing, and so do the token counts."""
     sampling: SamplingParams = dataclasses.field(default=DEFAULT_SAMPLING, kw_only=True)
+    answer_suffix: str = dataclasses.field(default="", kw_only=True)
+    reserve: int = dataclasses.field(default=0, kw_only=True)
 
     @property
     def requires(self) -> frozenset[Capability]:

@@ -6,32 +6,48 @@ control flow gives one result per seed whatever ran first.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ramify.backends.base import Backend, Capability, FloatArray, Node, Usage
+from ramify.backends.base import Backend, FloatArray, Node, Usage
 from ramify.errors import BudgetExhausted, ConfigError, EngineError
 from ramify.randomness import BranchKey, uniform_counters
-from ramify.sampling import Prompt, SamplingParams
+from ramify.sampling import Prompt, SamplingParams, TokenIds
 from ramify.scoring.equivalence import Equivalence
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
+from ramify.strategies.kernel.branches import Branches
 from ramify.strategies.kernel.budget import Budget
-from ramify.strategies.kernel.launch import Launch, Wish, limited
+from ramify.strategies.kernel.launch import Launch, Wish
 from ramify.strategies.kernel.ledger import Ledger
-from ramify.strategies.kernel.purse import Purse
+from ramify.strategies.kernel.purse import NOTHING, Charge, Purse
 from ramify.strategies.kernel.result import Result, StopReason, path_tokens, show_answer
 from ramify.strategies.kernel.score_book import ScoreBook
 from ramify.strategies.kernel.standing import Numbers, Standing
-from ramify.strategies.kernel.trace import AnyEvent, Asked, Cut, Dropped, Grown, Reported, Scored, Trace
+from ramify.strategies.kernel.trace import (
+    AnyEvent,
+    Asked,
+    Cut,
+    Dropped,
+    Forced,
+    Grown,
+    Noted,
+    Probed,
+    Reported,
+    Scored,
+    Trace,
+)
 from ramify.strategies.steps import StepSplitter
 
 MAIN = "generated"
+Order = Literal["launch", "finish"]
+FINISH_ORDER = "answers were taken as they finished: the result depends on timing and favours short ones"
 
 
 class Context:
@@ -45,6 +61,7 @@ class Context:
         budget: the hard cap.
         equivalence: what makes two answers the same.
         listener: called with every trace event.
+        reserve: tokens of the budget that are held back for `complete`.
     """
 
     def __init__(
@@ -56,6 +73,7 @@ class Context:
         budget: Budget,
         equivalence: Equivalence,
         listener: Callable[[AnyEvent], None] | None = None,
+        reserve: int = 0,
     ) -> None:
         self.problem = problem
         self.budget = budget
@@ -66,16 +84,18 @@ class Context:
         """Whether the budget has refused or cut a branch."""
         self._backend = backend
         self._key = key
-        self._purse = Purse(budget)
+        self._reserve = reserve
+        self._purse = Purse(budget, reserve)
         self._book = ScoreBook(self._purse, budget.prices)
         self._meters = {MAIN: Usage()}
         self._root: Node | None = None
         self._launches: set[Launch] = set()
-        self._live: dict[BranchKey, Node] = {}
-        self._num_drawn = 0
+        self._branches = Branches(backend, sampling)
         self._num_asked = 0
-        self._children: dict[BranchKey, int] = {}
-        self._numbers: dict[BranchKey, int] = {}
+        self._notes: list[str] = []
+        self._num_skipped = 0
+        self._given_up: list[int] = []
+        """Lengths of open branches that were dropped, and of the parents of continuations that were cancelled."""
         self._standing = Standing(problem, equivalence)
         self._started_s = time.monotonic()
 
@@ -83,32 +103,37 @@ class Context:
         """The root of the problem's tree (the same node at each call). Runs nothing."""
         if self._root is None:
             self._root = await self._backend.root(self.problem.prompt, self._key, self._meters[MAIN])
-            self._live[self._key] = self._root
-            self._numbers[self._key] = 0
+            self._branches.live[self._key] = self._root
+            self._branches.number(self._root)
         return self._root
 
     async def samples(
         self,
         nodes: Sequence[Node],
-        n: int = 1,
+        n: int | Sequence[int] = 1,
         until: StepSplitter | None = None,
         scored_by: Scorer | None = None,
+        order: Order = "launch",
         **sampling: Any,
     ) -> AsyncGenerator[Node, None]:
-        """Draw `n` continuations of each open node; yields them in launch order, each when it is done.
+        """Draw `n` continuations of each open node (``n[i]`` of ``nodes[i]``); yields each when it is done.
 
-        Ends early, after the last branch that the budget admits. `until` stops each at a step's end; `scored_by` also
-        reserves what scoring it will take; other arguments override fields of the run's `SamplingParams`. Close the
-        iterator (`contextlib.aclosing`) to cancel the rest.
+        In launch order, or with ``order="finish"`` as they end: then the result depends on timing and favours short
+        answers, and says so in its notes. Ends early, after the last branch that the budget admits. `until` stops each
+        at a step's end; `scored_by` also reserves what scoring it will take; other arguments override fields of the
+        run's `SamplingParams`. Close the iterator (`contextlib.aclosing`) to cancel the rest.
         """
-        async with aclosing(self._draw(self._wishes(nodes, n, until, scored_by, sampling))) as drawn:
+        if order == "finish":
+            self.note(FINISH_ORDER)
+        wishes = self._book.prepare(self._branches.wishes(nodes, n, until, scored_by, sampling))
+        async with aclosing(self._draw(wishes, order)) as drawn:
             async for node in drawn:
                 yield node
 
     async def extend(
         self,
         nodes: Sequence[Node],
-        n: int = 1,
+        n: int | Sequence[int] = 1,
         until: StepSplitter | None = None,
         scored_by: Scorer | None = None,
         **sampling: Any,
@@ -116,10 +141,10 @@ class Context:
         """All of `samples` as a list, in launch order: fewer than asked for where the budget ends.
 
         Raises:
-            BudgetExhausted: not even one could be drawn.
+            BudgetExhausted: some were asked for and not even one could be drawn.
         """
         drawn = [node async for node in self.samples(nodes, n, until, scored_by, **sampling)]
-        if not drawn and nodes:
+        if not drawn and nodes and (n if isinstance(n, int) else sum(n)):
             raise BudgetExhausted(f"no token is left of the budget for another branch: {self.budget}")
         return drawn
 
@@ -134,7 +159,7 @@ class Context:
         drawn = [node async for node in self.samples(going, 1, until, scored_by, **sampling)]
         cut = going[len(drawn) :]
         if cut:
-            self.emit(Cut([self._numbers[node.key] for node in cut]))
+            self.emit(Cut([self.number(node) for node in cut]))
         moved = iter([*drawn, *(replace(node, finish_reason="length", step_end=False) for node in cut)])
         self.retire(going)
         return [next(moved) if node.open else node for node in nodes]
@@ -150,8 +175,76 @@ class Context:
         if fresh:
             await self._book.run(fresh, scorer, self.problem, self._backend)
         for node in fresh:
-            self.emit(Scored(self._numbers[node.key], type(scorer).__name__, self._book.value(node, scorer)))
+            self.emit(Scored(self.number(node), type(scorer).__name__, self._book.value(node, scorer)))
         return np.array([self._book.value(node, scorer) for node in nodes], dtype=np.float64)
+
+    async def append(self, node: Node, continuation: str | TokenIds, keep: int | None = None) -> Node:
+        """A child of `node` with known tokens behind it, open; they are counted as prompt and take no budget in tokens.
+
+        With `keep`, behind the first `keep` tokens of its answer: the new node then stands in the place of `node`.
+
+        Raises:
+            PromptTooLongError: the context has no room for it.
+            BudgetExhausted: reading it costs more dollars than are left.
+        """
+        tokens = self._ids(continuation)
+        await self._spend(0, Usage(prompt=node.num_tokens + len(tokens)))
+        added = await self._backend.append(node, tokens, self._branches.key_of_append(node), keep)
+        parent = added.parent
+        assert parent is not None
+        self._branches.live[added.key] = added
+        text = added.text.removeprefix(parent.text)
+        self.emit(Forced(self.number(added), self.number(parent), text, added.num_new_tokens))
+        return added
+
+    async def probe(
+        self, nodes: Sequence[Node], suffix: str | TokenIds, max_tokens: int = 20, **sampling: Any
+    ) -> list[Node]:
+        """What the model says behind each node and a suffix: drawn on forks, charged to "probe", and thrown away.
+
+        The nodes that come back are finished and no part of the tree; their `text` is what followed the suffix.
+
+        Raises:
+            BudgetExhausted: the budget does not admit all of them.
+        """
+        meter, ids = self._meters.setdefault("probe", Usage()), self._ids(suffix)
+        forks: list[Node] = []
+        drawn: list[Node] = []
+        try:
+            await self._spend(0, Usage(prompt=sum(node.num_tokens + len(ids) for node in nodes)))
+            keys = [self._branches.key_of_append(node) for node in nodes]
+            bare = [replace(node, usage=meter) for node in nodes]
+            appends = map(self._backend.append, bare, [ids] * len(nodes), keys)
+            made = await asyncio.gather(*appends, return_exceptions=True)
+            forks = [fork for fork in made if isinstance(fork, Node)]
+            for failed in made:
+                if isinstance(failed, BaseException):
+                    raise failed
+            wishes: list[Wish] = []
+            for fork in forks:
+                limits = {"max_tokens": fork.num_tokens + max_tokens, **sampling}
+                wishes += self._branches.wishes([fork], 1, None, None, limits)
+            drawn = await self._all(wishes)
+        finally:
+            self._branches.live.update({fork.key: fork for fork in forks})
+            self._branches.release([*forks, *drawn])
+        if len(drawn) < len(nodes):
+            raise BudgetExhausted(f"no token is left of the budget for another probe: {self.budget}")
+        behind = [replace(d, text=d.text.removeprefix(f.text)) for f, d in zip(forks, drawn, strict=True)]
+        for node, seen in zip(nodes, behind, strict=True):
+            self.emit(Probed(self.number(node), seen.text, seen.num_new_tokens))
+        return behind
+
+    async def logprobs(self, node: Node, continuations: Sequence[str | TokenIds]) -> list[FloatArray]:
+        """Log-probabilities of given continuations of a node, one array each, [tokens]; charged to "probe".
+
+        Raises:
+            BudgetExhausted: their tokens are more than is left.
+        """
+        ids = [self._ids(continuation) for continuation in continuations]
+        tokens = sum(map(len, ids))
+        await self._spend(tokens, Usage(probe=tokens))
+        return await self._backend.logprobs(node, ids)
 
     async def ask(self, prompt: Prompt, purse: str = "program", **sampling: Any) -> Node:
         """One answer of the model to another prompt (a critic, a judge, a planner), charged to the purse named.
@@ -163,23 +256,25 @@ class Context:
         if purse not in ("program", "probe", "verifier"):
             raise ConfigError(f"purse={purse!r} does not work: choose program, probe or verifier")
         meter = self._meters.setdefault(purse, Usage())
-        root = await self._backend.root(prompt, self._key.named("ask").child(self._num_asked), meter)
+        key = self._key.named("ask").child(self._num_asked)
         self._num_asked += 1
-        self._live[root.key] = root
-        async with self._launch(self._wishes([root], 1, None, None, sampling)) as launch:
-            answers = [node async for node, _, _ in launch.nodes()]
+        root = await self._backend.root(prompt, key, meter)
+        self._branches.live[root.key] = root
+        answers = await self._all(self._branches.wishes([root], 1, None, None, sampling))
         if not answers:
             raise BudgetExhausted(f"no token is left of the budget for another call: {self.budget}")
-        self.emit(Asked(purse, answers[0].text, answers[0].num_new_tokens))
+        self.emit(Asked(purse, answers[0].text, answers[0].num_new_tokens, self.number(answers[0])))
         return answers[0]
 
     def drop(self, nodes: Iterable[Node]) -> None:
         """Give branches up: what runs below them stops and their memory is free before the next step."""
-        nodes = [node for node in nodes if node.key in self._live]
+        nodes = [node for node in nodes if node.key in self._branches.live]
         if nodes:
-            self.emit(Dropped([self._numbers[node.key] for node in nodes]))
+            self.emit(Dropped([self.number(node) for node in nodes]))
             for node in nodes:
                 self._book.forget(node)
+                if node.open:
+                    self._given_up.append(node.num_tokens)
             self.retire(nodes)
 
     def retire(self, nodes: Iterable[Node]) -> None:
@@ -187,7 +282,7 @@ class Context:
 
         A root stays to the end, for it stands for the whole tree.
         """
-        self._release([node for node in nodes if node.parent is not None])
+        self._branches.release([node for node in nodes if node.parent is not None])
 
     def uniforms(self, *path: str | int, n: int = 1) -> FloatArray:
         """`n` numbers in (0, 1) that depend on the seed, the problem and `path` alone."""
@@ -201,13 +296,35 @@ class Context:
         """The key of a node's answer; None while it is open. Of a cut answer only whole lines are read."""
         return self._standing.answer(node)
 
+    def key(self, text: str) -> Hashable | None:
+        """The key of the answer that a text marks; None if it has none."""
+        return self._standing.key(text)
+
+    def encode(self, text: str) -> TokenIds:
+        """Token ids of a text. Raises `CapabilityError` where the backend has none."""
+        return self._backend.encode(text)
+
+    def free_tokens(self) -> int | None:
+        """Tokens for which the backend has KV memory now; None where it does not say."""
+        return self._backend.free_tokens()
+
     def emit(self, event: AnyEvent) -> None:
         """Add an event to the trace."""
         self.trace.emit(event)
 
+    def note(self, text: str) -> None:
+        """Add a remark to the result, once."""
+        if text not in self._notes:
+            self._notes.append(text)
+            self.emit(Noted(text))
+
+    def skip(self, n: int) -> None:
+        """Say that `n` answers which the method could have drawn will not be (see `Ledger.saved`)."""
+        self._num_skipped += max(0, n)
+
     def number(self, node: Node) -> int:
         """The node's number in the trace."""
-        return self._numbers[node.key]
+        return self._branches.number(node)
 
     def report(
         self,
@@ -241,17 +358,43 @@ class Context:
             self._emit_report()
         best = self._standing.best or self._root or Node(self._key)
         candidates, answer = self._standing.candidates, self.answer(best)
-        return Result(best, answer, candidates, self.ledger(), reason, self.trace, problem_id=self.problem.id)
+        return Result(
+            best, answer, candidates, self.ledger(), reason, self.trace, self.problem.id, notes=tuple(self._notes)
+        )
+
+    async def complete(self, suffix: str, reserve: int) -> None:
+        """Close the best unfinished answer with a forced suffix and up to `reserve` tokens, which were held back.
+
+        Does nothing where the best answer is finished, or nothing has been drawn.
+        """
+        self._purse.release(self._reserve)
+        cut = self._standing.best or self._longest_open()
+        if cut is None or cut.finish_reason == "stop":
+            return
+        ids = self._ids(suffix)
+        room = self._backend.max_model_len - len(cut.prompt_tokens) - len(ids) - reserve
+        keep = None if len(cut.tokens) <= room else max(0, room)
+        forced = await self.append(cut, ids, keep)
+        drawn = await self._all(
+            self._branches.wishes([forced], 1, None, None, {"max_tokens": forced.num_tokens + reserve})
+        )
+        for node in drawn:
+            self._grown(node)
+            self._standing.replace_best(node)
+            self._emit_report()
 
     def ledger(self) -> Ledger:
         """What has been spent so far. Complete once nothing runs."""
         candidates = self._standing.candidates
-        on_paths = path_tokens(candidates)
+        own = [candidate for candidate in candidates if candidate.node.usage is self._meters[MAIN]]
+        on_paths = path_tokens(own)
+        generated = self._meters[MAIN].generated
         return Ledger.of(
             self._meters,
             self.budget.prices,
-            discarded=self._meters[MAIN].generated - on_paths,
-            saved=sum(candidate.node.num_tokens for candidate in candidates) - on_paths,
+            discarded=max(0, generated - on_paths),
+            shared=max(0, sum(candidate.node.num_tokens for candidate in own) - on_paths),
+            saved=self._saved(),
             wall_s=time.monotonic() - self._started_s,
         )
 
@@ -259,7 +402,7 @@ class Context:
         """Cancel what still runs and release every node."""
         for launch in list(self._launches):
             await launch.close()
-        self._release(list(self._live.values()))
+        self._branches.release(list(self._branches.live.values()))
 
     def check(self) -> None:
         """Hold the run to its laws: branches do not add up to more than was metered, and the budget was kept.
@@ -268,73 +411,82 @@ class Context:
             EngineError: a law is broken; either is a fault of the backend or of the kernel.
         """
         metered = sum(meter.generated for meter in self._meters.values())
-        if self._num_drawn > metered:
-            raise EngineError(f"branches have {self._num_drawn} tokens, but {metered} were metered: a count is wrong")
+        if self._branches.num_drawn > metered:
+            raise EngineError(
+                f"branches have {self._branches.num_drawn} tokens, but {metered} were metered: a count is wrong"
+            )
         total, limit = self.ledger().total_tokens, self.budget.tokens
         if limit is not None and total > limit:
             raise EngineError(f"{total} tokens were spent of a budget of {limit}: a reservation was too small")
+
+    def _saved(self) -> int:
+        finished = [node.num_tokens for node in self._standing.finished if node.finish_reason == "stop"]
+        if not finished:
+            return 0
+        length = sum(finished) / len(finished)
+        return round(self._num_skipped * length + sum(max(0.0, length - had) for had in self._given_up))
+
+    def _longest_open(self) -> Node | None:
+        """The branch that got furthest, the first of equals."""
+        numbered = [node for node in self._branches.live.values() if node.key in self._branches.numbers and node.tokens]
+        return max(numbered, key=lambda node: (node.num_tokens, -self.number(node)), default=None)
 
     def _emit_report(self) -> None:
         best = self._standing.best
         if best is not None:
             answer = show_answer(self.answer(best))
-            self.emit(Reported(self._numbers[best.key], answer, len(self._standing.candidates)))
+            self.emit(Reported(self.number(best), answer, len(self._standing.candidates)))
+
+    def _ids(self, continuation: str | TokenIds) -> TokenIds:
+        return self._backend.encode(continuation) if isinstance(continuation, str) else tuple(continuation)
+
+    async def _spend(self, tokens: int, usage: Usage) -> None:
+        """Take something out of the purse before it is run.
+
+        Raises:
+            BudgetExhausted: the budget does not hold it.
+        """
+        charge = Charge(tokens, self.budget.prices.cost(usage))
+        if charge == NOTHING:
+            return
+        async with self._purse.turn:
+            self._purse.begin()
+            hold = await self._purse.admit(lambda whole: charge if whole else NOTHING, 1)
+        if hold is None:
+            raise BudgetExhausted(f"{tokens} more tokens are not left of the budget: {self.budget}")
+        self._purse.settle(hold, charge)
+
+    async def _all(self, wishes: list[Wish]) -> list[Node]:
+        """What the budget admits of some wishes, outside of the tree."""
+        async with self._launch(wishes) as launch:
+            return [node async for node, _, _ in launch.nodes()]
 
     @asynccontextmanager
     async def _launch(self, wishes: list[Wish]) -> AsyncGenerator[Launch, None]:
-        async with Launch(wishes, self._purse, self.budget.prices, self._backend, self._drawn) as launch:
+        async with Launch(wishes, self._purse, self.budget.prices, self._backend, self._branches.drawn) as launch:
             self._launches.add(launch)
             try:
                 yield launch
             finally:
                 self._launches.discard(launch)
+                if not launch.short:
+                    self._given_up += [wish.parent.num_tokens for wish in wishes[launch.delivered :]]
         self.exhausted |= launch.short
 
-    async def _draw(self, wishes: list[Wish]) -> AsyncGenerator[Node, None]:
+    async def _draw(self, wishes: list[Wish], order: Order) -> AsyncGenerator[Node, None]:
         async with self._launch(wishes) as launch:
-            async for node, wish, reserved in launch.nodes():
+            async for node, wish, reserved in launch.nodes() if order == "launch" else launch.as_finished():
                 self._book.reserve(node, wish, reserved)
-                yield self._receive(node)
+                yield self._grown(node)
 
-    def _wishes(
-        self, nodes: Sequence[Node], n: int, until: StepSplitter | None, scorer: Scorer | None, sampling: dict[str, Any]
-    ) -> list[Wish]:
-        params = self.sampling.with_(**{**sampling, "n": 1})
-        if scorer is not None and Capability.LOGPROBS in scorer.needs and params.logprobs is None:
-            params = params.with_(logprobs=0)
-        step_end = None if until is None else until.step_end
-        wishes = []
-        for node in nodes:
-            here = limited(params, self._room(node, params.max_tokens))
-            first = self._children.get(node.key, 0)
-            self._children[node.key] = first + n
-            wishes += [Wish(node, first + i, here, step_end, scorer) for i in range(n)]
-        return self._book.prepare(wishes)
-
-    def _room(self, node: Node, max_tokens: int | None) -> int:
-        context = self._backend.max_model_len - len(node.prompt_tokens)
-        return max(0, (context if max_tokens is None else min(context, max_tokens)) - node.num_tokens)
-
-    def _drawn(self, node: Node) -> None:
-        """A branch has ended, in any order: count it, and remember to release it."""
-        self._live[node.key] = node
-        self._num_drawn += node.num_new_tokens
-
-    def _receive(self, node: Node) -> Node:
-        """A branch is handed to the strategy, in launch order."""
+    def _grown(self, node: Node) -> Node:
+        """A branch is handed to the strategy."""
         parent = node.parent
         assert parent is not None
-        if node.open and self._room(node, self.sampling.max_tokens) == 0:
-            node = replace(node, finish_reason="length", step_end=False)
-        number = self._numbers[node.key] = len(self._numbers)
+        node = self._branches.received(node)
         text = node.text.removeprefix(parent.text)
-        above = self._numbers[parent.key]
+        number, above = self.number(node), self.number(parent)
         self.emit(Grown(number, above, text, node.num_new_tokens, node.finish_reason, node.cum_logprob))
         if not node.open:
             self._standing.finished.append(node)
         return node
-
-    def _release(self, nodes: Iterable[Node]) -> None:
-        live = [self._live.pop(node.key) for node in nodes if node.key in self._live]
-        if live:
-            self._backend.release(live)

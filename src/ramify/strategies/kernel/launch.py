@@ -99,6 +99,8 @@ class Launch:
     ) -> None:
         self.short = False
         """Whether the budget refused a branch or cut one off."""
+        self.delivered = 0
+        """Nodes handed out."""
         self._purse = purse
         self._prices = prices
         self._backend = backend
@@ -121,7 +123,16 @@ class Launch:
             outcome = await future
             if outcome is None:
                 return
+            self.delivered += 1
             yield outcome
+
+    async def as_finished(self) -> AsyncIterator[Outcome]:
+        """The new nodes as they end, which depends on timing; those that the budget refused are left out."""
+        for earliest in asyncio.as_completed(self._futures):
+            outcome = await earliest
+            if outcome is not None:
+                self.delivered += 1
+                yield outcome
 
     async def close(self) -> None:
         """Cancel what still runs and wait until it has stopped."""

@@ -15,14 +15,16 @@ class Ledger:
     """What a result cost.
 
     Attributes:
-        prompt: prompt tokens presented to the model, cached ones included.
+        prompt: prompt and forced tokens presented to the model, cached ones included.
         prompt_cached: of these, the tokens whose KV was there already (a fork's or the prefix cache's).
         generated: tokens drawn by the method's own branches.
         verifier: tokens that scorers read (a reward model reads the prompt once and each token of a tree once).
         probe: tokens of probes (scored continuations, trial answers).
         program: tokens drawn by calls of a program (critics, judges, planners).
         discarded: of `generated`, the tokens on no candidate's path: dropped, cancelled or superseded work.
-        saved: tokens that candidates share through forks instead of drawing them again.
+        shared: tokens that candidates share through forks instead of drawing them again.
+        saved: what finishing the branches that were given up, and drawing the answers that were skipped, would have
+            taken at the mean length of the finished answers (an estimate).
         calls: calls of the backend.
         wall_s: seconds from start to result.
         cost: dollars under the budget's prices.
@@ -35,6 +37,7 @@ class Ledger:
     probe: int = 0
     program: int = 0
     discarded: int = 0
+    shared: int = 0
     saved: int = 0
     calls: int = 0
     wall_s: float = 0.0

@@ -44,12 +44,17 @@ class Hold:
 
 
 class Purse:
-    """What is left of a budget in tokens and dollars."""
+    """What is left of a budget in tokens and dollars.
 
-    def __init__(self, budget: Budget) -> None:
+    Args:
+        budget: all there is.
+        reserve: tokens of it that are held back until `release`.
+    """
+
+    def __init__(self, budget: Budget, reserve: int = 0) -> None:
         self.turn = asyncio.Lock()
         """Held while a batch of branches is admitted, so that batches are served in the order of their calls."""
-        self._tokens = math.inf if budget.tokens is None else budget.tokens
+        self._tokens = math.inf if budget.tokens is None else budget.tokens - reserve
         self._dollars = math.inf if budget.dollars is None else budget.dollars * (1 + _ROUNDING)
         self._bound = Charge()
         self._running = 0
@@ -89,6 +94,10 @@ class Purse:
             hold.running = False
             self._running -= 1
             self._settled.set()
+
+    def release(self, reserve: int) -> None:
+        """Tokens that were held back can be spent from now on."""
+        self._tokens += reserve
 
     def binds(self) -> Charge:
         """What is spent or reserved now."""

@@ -44,6 +44,7 @@ class Result:
             "cancelled".
         trace: events and tree.
         problem_id, strategy: what was run.
+        notes: remarks of the method, such as a bias that an option brings.
     """
 
     best: Node
@@ -54,6 +55,7 @@ class Result:
     trace: Trace = field(repr=False)
     problem_id: str = ""
     strategy: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -68,6 +70,7 @@ class Result:
             "text": self.best.text,
             "answer": show_answer(self.answer),
             "stop_reason": self.stop_reason,
+            "notes": list(self.notes),
             "ledger": self.ledger.to_dict(),
             "candidates": [
                 {
@@ -89,7 +92,7 @@ def show_answer(answer: Hashable | None) -> str | None:
 
 
 def path_tokens(candidates: Iterable[Candidate]) -> int:
-    """Tokens drawn on the paths of the candidates, what they share counted once."""
+    """Tokens drawn on the paths of some candidates, what they share counted once."""
     seen: set[BranchKey] = set()
     total = 0
     for candidate in candidates:

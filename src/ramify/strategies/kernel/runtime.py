@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ramify.backends.base import Backend, require
-from ramify.errors import BudgetExhausted
+from ramify.errors import BudgetExhausted, ConfigError
 from ramify.randomness import BranchKey
 from ramify.scoring.equivalence import Equivalence, MarkedAnswer
 from ramify.scoring.problem import Problem
@@ -52,7 +52,8 @@ async def solve(
     budget = budget or Budget()
     key = BranchKey.root(seed, f"{problem.task}/{problem.id}")
     equivalence = equivalence or MarkedAnswer()
-    context = Context(problem, backend, key, strategy.sampling, budget, equivalence, listener)
+    suffix, reserve = _forced_answer(strategy, budget)
+    context = Context(problem, backend, key, strategy.sampling, budget, equivalence, listener, reserve)
     context.emit(Started(problem.id, describe(strategy), seed))
     run = asyncio.create_task(strategy.run(problem, context))
     try:
@@ -60,6 +61,9 @@ async def solve(
         run.cancel()
         await asyncio.wait([run])
         result = _outcome(run, context, stopped)
+        if suffix and stopped is None and result.best.finish_reason != "stop":
+            await context.complete(suffix, reserve)
+            result = context.conclude(result.stop_reason)
     finally:
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
@@ -137,6 +141,20 @@ async def _stopped_by(
     if run.done():
         return None
     return "cancelled" if cancel is not None and cancel.is_set() else "budget"
+
+
+def _forced_answer(strategy: Strategy, budget: Budget) -> tuple[str, int]:
+    """The suffix that closes an unfinished answer, and the tokens held back for what follows it.
+
+    Raises:
+        ConfigError: there is a suffix and no reserve, or the reserve leaves nothing of the budget.
+    """
+    suffix, reserve = getattr(strategy, "answer_suffix", ""), getattr(strategy, "reserve", 0)
+    if bool(suffix) != bool(reserve) or reserve < 0:
+        raise ConfigError(f"answer_suffix={suffix!r}, reserve={reserve} do not work: give both, reserve=16 say")
+    if budget.tokens is not None and reserve >= budget.tokens:
+        raise ConfigError(f"reserve={reserve} leaves nothing of a budget of {budget.tokens} tokens: reserve fewer")
+    return suffix, reserve
 
 
 def _outcome(run: asyncio.Task[Result], context: Context, stopped: StopReason | None) -> Result:

@@ -26,7 +26,7 @@ class Standing:
         self.candidates: tuple[Candidate, ...] = ()
         self.best: Node | None = None
         self.finished: list[Node] = []
-        self._reported = False
+        self.reported = False
         self._problem = problem
         self._equivalence = equivalence
         self._answers: dict[tuple[BranchKey, bool], Hashable | None] = {}
@@ -38,8 +38,18 @@ class Standing:
         whole = node.finish_reason == "stop"
         if (node.key, whole) not in self._answers:
             text = node.text if whole else node.text.rpartition("\n")[0]
-            self._answers[node.key, whole] = self._equivalence.key(text, self._problem) if text else None
+            self._answers[node.key, whole] = self.key(text)
         return self._answers[node.key, whole]
+
+    def key(self, text: str) -> Hashable | None:
+        """The key of the answer in a text; None if there is none."""
+        return self._equivalence.key(text, self._problem) if text else None
+
+    def replace_best(self, node: Node) -> None:
+        """The best answer has been completed: the candidate that stood for it becomes `node`."""
+        done = Candidate(node, self.answer(node))
+        old = [candidate for candidate in self.candidates if self.best is None or candidate.node.key != self.best.key]
+        self.candidates, self.best, self.reported = (*old, done), node, True
 
     def report(self, nodes: Sequence[Node], best: int | None, scores: Numbers | None, weights: Numbers | None) -> None:
         """Take the candidates; a node listed twice counts once, with its weights added."""
@@ -51,13 +61,13 @@ class Standing:
             if known is not None and known.weight is not None and weight is not None:
                 weight += known.weight
             merged[node.key] = Candidate(node, self.answer(node), score, weight)
-        self._reported = True
+        self.reported = True
         self.candidates = tuple(merged.values())
         self.best = None if best is None else nodes[best]
 
     def fall_back(self) -> bool:
         """If nothing was reported, take the finished answers, the first readable one as best; whether it did so."""
-        if self._reported or not self.finished:
+        if self.reported or not self.finished:
             return False
         readable = (i for i, node in enumerate(self.finished) if self.answer(node) is not None)
         self.report(self.finished, next(readable, 0), None, None)

@@ -34,6 +34,29 @@ class Grown(TraceEvent, frozen=True):
     logprob: float | None = None
 
 
+class Forced(TraceEvent, frozen=True):
+    """Known tokens were put behind a branch (behind its first tokens, if it was cut for it): a node of its own."""
+
+    node: int
+    parent: int
+    text: str
+    num_tokens: int
+
+
+class Probed(TraceEvent, frozen=True):
+    """A short continuation of a fork of `node`, seen and thrown away."""
+
+    node: int
+    text: str
+    num_tokens: int
+
+
+class Noted(TraceEvent, frozen=True):
+    """A remark for whoever reads the result."""
+
+    text: str
+
+
 class Scored(TraceEvent, frozen=True):
     """A scorer judged a node."""
 
@@ -63,11 +86,12 @@ class Resampled(TraceEvent, frozen=True):
 
 
 class Asked(TraceEvent, frozen=True):
-    """A call of a program (critic, judge, planner) and what came back."""
+    """A call of a program (critic, judge, planner) and what came back, as node `node` of a tree of its own."""
 
     purse: str
     text: str
     num_tokens: int
+    node: int
 
 
 class Reported(TraceEvent, frozen=True):
@@ -85,7 +109,7 @@ class Stopped(TraceEvent, frozen=True):
     total_tokens: int
 
 
-AnyEvent = Started | Grown | Scored | Dropped | Cut | Resampled | Asked | Reported | Stopped
+AnyEvent = Started | Grown | Forced | Probed | Noted | Scored | Dropped | Cut | Resampled | Asked | Reported | Stopped
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
@@ -95,7 +119,7 @@ class TraceNode(msgspec.Struct):
 
     Attributes:
         id: its number; 0 is the root.
-        parent: its parent's number; None for the root.
+        parent: its parent's number; None for the root and for answers of a program's calls.
         text: the part of the answer that it added.
         status: "open", "stop", "length", "abort" or "dropped".
         best: whether the chosen answer runs through it.
@@ -139,6 +163,12 @@ class Trace:
                 case Grown():
                     nodes.append(_grown(event))
                     nodes[event.parent].children.append(event.node)
+                case Forced():
+                    added = TraceNode(event.node, event.parent, event.text, event.num_tokens)
+                    nodes.append(added)
+                    nodes[event.parent].children.append(event.node)
+                case Asked():
+                    nodes.append(TraceNode(event.node, None, event.text, event.num_tokens, status="stop"))
                 case Scored():
                     nodes[event.node].scores[event.scorer] = event.value
                 case Dropped():
