@@ -6,7 +6,7 @@ They run on the enumerable toy model, where the count of every token is known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from ramify.backends.toy import ToyBackend, ToyModel
@@ -38,14 +38,14 @@ def toy_backend(
     return ToyBackend(model, {"nano-prm": rising_reward}, pace, batch_size, max_model_len=24)
 
 
-def check_strategy(strategy: Strategy, problem: Problem = PROBLEM) -> None:
-    """Check all laws that hold for every strategy.
+def check_strategy(strategy: Strategy, problem: Problem = PROBLEM, budgets: Sequence[int] = BUDGETS) -> None:
+    """Check all laws that hold for every strategy, under each of some budgets.
 
     Raises:
         AssertionError: names the law and the circumstances.
     """
     check_one_answer_per_seed(strategy, problem)
-    check_budget_and_ledger(strategy, problem)
+    check_budget_and_ledger(strategy, problem, budgets)
     check_stopping_at_any_moment(strategy, problem)
 
 
@@ -61,9 +61,9 @@ def check_one_answer_per_seed(strategy: Strategy, problem: Problem = PROBLEM) ->
             assert found == expected, f"{strategy.name}: other speeds, other result (budget {tokens}, speeds {salt})"
 
 
-def check_budget_and_ledger(strategy: Strategy, problem: Problem = PROBLEM) -> None:
+def check_budget_and_ledger(strategy: Strategy, problem: Problem = PROBLEM, budgets: Sequence[int] = BUDGETS) -> None:
     """The budget is never passed, the ledger is the backend's own count, and no branch keeps memory."""
-    for tokens in (None, *BUDGETS):
+    for tokens in (None, *budgets):
         backend = toy_backend(pace=_uneven(1))
         result = _solve(strategy, backend, problem, Budget(tokens=tokens))
         check_result(result, backend)

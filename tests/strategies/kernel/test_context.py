@@ -1,0 +1,207 @@
+"""What a method may do through its context besides drawing: force, probe, ask for log-probabilities, note, skip."""
+
+import asyncio
+from collections import Counter
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from ramify.backends.toy import ToyBackend, ToyModel
+from ramify.errors import BudgetExhausted, ConfigError
+from ramify.scoring import Problem
+from ramify.strategies import Budget, Context, Method, Trace, parse_strategy, solve
+from ramify.strategies.kernel.trace import Forced, Noted, Probed
+from ramify.strategies.steps import tokens
+from ramify.strategies.testing import BUDGETS, BY_TEXT, check_result, check_strategy, toy_backend
+
+
+@dataclass(frozen=True)
+class Written(Method):
+    """A strategy made of a function."""
+
+    body: object = None
+
+    async def run(self, problem: Problem, context: Context):
+        return await self.body(context)
+
+
+def run(body, backend=None, strategy=None, **options):
+    strategy = strategy or Written(body=body)
+    return asyncio.run(solve(strategy, Problem("p", "xy"), backend or toy_backend(), equivalence=BY_TEXT, **options))
+
+
+def test_forced_tokens_cost_no_budget_and_are_counted_as_prompt():
+    async def body(context):
+        root = await context.root()
+        forced = await context.append(root, "a")
+        assert (forced.text, forced.num_new_tokens, forced.open) == ("a", 0, True)
+        assert context.ledger().total_tokens == 0
+        before = context.ledger().prompt
+        await context.append(forced, "b\n")
+        assert context.ledger().prompt == before + 1
+        return context.result(await context.extend([forced], 3), best=0)
+
+    backend = toy_backend()
+    result = run(body, backend, budget=Budget(tokens=30))
+    check_result(result, backend)
+    assert all(candidate.node.text.startswith("a") for candidate in result.candidates)
+    assert [event.text for event in result.trace.events if isinstance(event, Forced)] == ["a", "b\n"]
+    assert Trace.from_jsonl(result.trace.to_jsonl()).tree() == result.trace.tree()
+
+
+def test_the_same_node_is_forced_twice_into_two_branches_with_their_own_draws():
+    async def body(context):
+        root = await context.root()
+        twins = [await context.append(root, "a") for _ in range(2)]
+        drawn = await context.extend(twins, 8)
+        assert drawn[0].parent.key != drawn[8].parent.key
+        return context.result(drawn, best=0)
+
+    result = run(body, toy_backend(1))
+    texts = [candidate.node.text for candidate in result.candidates]
+    assert texts[:8] != texts[8:]
+
+
+def test_a_cut_answer_takes_the_place_of_the_one_it_was_cut_from():
+    async def body(context):
+        (whole,) = await context.extend([await context.root()])
+        keep = len(whole.tokens) - 1
+        cut = await context.append(whole, "a", keep=keep)
+        assert cut.tokens == (*whole.tokens[:keep], 1)
+        assert cut.parent is whole.parent
+        (again,) = await context.extend([cut])
+        return context.result([again], best=0)
+
+    backend = toy_backend(2)
+    check_result(run(body, backend), backend)
+
+
+def test_probes_are_charged_to_their_purse_and_leave_nothing_behind():
+    async def body(context):
+        nodes = await context.extend([await context.root()], 3, until=tokens(1))
+        live = len(backend.live)
+        probes = await context.probe(nodes, "a", max_tokens=2)
+        assert len(backend.live) == live
+        assert [probe.num_new_tokens <= 2 for probe in probes] == [True] * 3
+        for node, probe in zip(nodes, probes, strict=True):
+            assert backend.model.text(probe.tokens) == node.text + "a" + probe.text
+        assert context.ledger().probe == sum(probe.num_new_tokens for probe in probes)
+        return context.result(await context.step(nodes), best=0)
+
+    backend = toy_backend(1)
+    result = run(body, backend)
+    check_result(result, backend)
+    assert len([event for event in result.trace.events if isinstance(event, Probed)]) == 3
+    assert result.ledger.generated == sum(c.node.num_tokens for c in result.candidates)
+
+
+def test_a_probe_that_the_budget_does_not_admit_is_an_end_of_the_budget():
+    async def body(context):
+        nodes = await context.extend([await context.root()], 2, until=tokens(1))
+        with pytest.raises(BudgetExhausted, match="another probe"):
+            await context.probe([*nodes, *nodes], "a", max_tokens=2)
+        return context.result(nodes, best=0)
+
+    backend = toy_backend(1)
+    check_result(run(body, backend, budget=Budget(tokens=5)), backend)
+
+
+def test_log_probabilities_are_the_models_own_and_reserved_before_they_are_read():
+    async def body(context):
+        (node,) = await context.extend([await context.root()], until=tokens(1))
+        (found,) = await context.logprobs(node, ["ab\n"])
+        first = backend.model.next_token(node.tokens)[1]
+        second = backend.model.next_token((*node.tokens, 1))[2]
+        assert np.exp(found) == pytest.approx([first, second])
+        with pytest.raises(BudgetExhausted):
+            await context.logprobs(node, ["a", "a"])
+        return context.result([node], best=0)
+
+    backend = toy_backend(1)
+    result = run(body, backend, budget=Budget(tokens=4))
+    assert (result.ledger.probe, result.ledger.total_tokens) == (2, 3)
+
+
+def test_each_node_can_have_its_own_number_of_continuations():
+    async def body(context):
+        nodes = await context.extend([await context.root()], 3, until=tokens(1))
+        open_nodes = [node for node in nodes if node.open]
+        counts = list(range(len(open_nodes)))
+        drawn = await context.extend(open_nodes, counts, until=tokens(1))
+        below = Counter(node.parent.key for node in drawn)
+        assert [below[node.key] for node in open_nodes] == counts
+        with pytest.raises(ConfigError, match="does not fit"):
+            await context.extend(open_nodes, [1])
+        return context.result(drawn or nodes, best=0)
+
+    run(body, toy_backend(3))
+
+
+def test_finish_order_says_that_it_favours_short_answers():
+    async def body(context):
+        drawn = [node async for node in context.samples([await context.root()], 6, order="finish")]
+        return context.result(drawn, best=0)
+
+    backend = toy_backend(1, pace=lambda key: 1 + key.low % 5)
+    result = run(body, backend)
+    check_result(result, backend)
+    assert "favours short" in result.notes[0]
+    assert any(isinstance(event, Noted) for event in result.trace.events)
+    assert result.to_dict()["notes"] == list(result.notes)
+
+
+def test_what_was_not_drawn_shows_as_saved_at_the_mean_length_of_the_finished():
+    async def body(context):
+        answers = []
+        async with aclosing(context.samples([await context.root()], 6)) as drawn:
+            async for node in drawn:
+                answers.append(node)
+                if len(answers) == 2:
+                    break
+        context.skip(10)
+        return context.result(answers, best=0, certain=True)
+
+    result = run(body, toy_backend(1))
+    mean = np.mean([candidate.node.num_tokens for candidate in result.candidates])
+    assert result.ledger.saved == round(14 * mean)
+    assert result.ledger.shared == 0
+
+
+def test_keys_of_texts_are_those_of_answers():
+    async def body(context):
+        (node,) = await context.extend([await context.root()])
+        assert context.key(node.text) == context.answer(node)
+        assert context.key("") is None
+        assert context.encode("ab\n") == (1, 2)
+        return context.result([node], best=0)
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "spec", ["sample", "self-consistency:n=3", "best-of-n:n=3", "beam:n=4,m=2", "particle-filter:n=3"]
+)
+def test_with_an_answer_suffix_there_is_a_finished_answer_at_any_cut(spec):
+    model = ToyModel.random(0, depth=6)
+    strategy = replace(parse_strategy(spec), answer_suffix="a", reserve=5)
+    for limit in (*BUDGETS, 7, 8, 11):
+        if limit <= 5:
+            continue
+        backend = ToyBackend(model, {"nano-prm": lambda tokens: 0.5}, max_model_len=24)
+        result = run(None, backend, strategy, budget=Budget(tokens=limit))
+        check_result(result, backend)
+        assert result.ledger.total_tokens <= limit
+        assert result.best.tokens == () or result.best.finish_reason == "stop", (spec, limit)
+
+
+def test_strategies_with_an_answer_suffix_keep_the_laws():
+    check_strategy(replace(parse_strategy("beam:n=4,m=2"), answer_suffix="a", reserve=3), budgets=(4, 9, 17, 40))
+
+
+def test_a_suffix_without_a_reserve_is_refused():
+    with pytest.raises(ConfigError, match="give both"):
+        run(None, strategy=replace(parse_strategy("sample"), answer_suffix="a"))
+    with pytest.raises(ConfigError, match="leaves nothing"):
+        run(None, strategy=replace(parse_strategy("sample"), answer_suffix="a", reserve=9), budget=Budget(tokens=9))
