@@ -14,6 +14,7 @@ import numpy as np
 
 from ramify.backends.base import FloatArray, Node
 from ramify.errors import ConfigError
+from ramify.scoring.confidence import details_for
 from ramify.scoring.prm import ProcessReward
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
@@ -27,7 +28,7 @@ from ramify.strategies.votes import best_of, finished, vote
 @strategy("best-of-n", kind="approximate", paper="arXiv:2110.14168", needs=("scorer",))
 @dataclass(frozen=True)
 class BestOfN(Method):
-    """The best of n independent answers under a scorer.
+    """The best of n independent answers under a scorer. Drawn twice is there twice: each is a vote of its own.
 
     Attributes:
         n: answers to draw.
@@ -57,7 +58,8 @@ class BestOfN(Method):
 
     async def run(self, problem: Problem, context: Context) -> Result:
         """Draw, score, choose."""
-        answers = await context.extend([await context.root()], self.n, scored_by=self.scorer)
+        root = await context.root()
+        answers = await context.extend([root], self.n, scored_by=self.scorer, **details_for(self.scorer))
         scores = await context.score(answers, self.scorer)
         return context.result(answers, self._choose(answers, scores, context), scores=scores)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from ramify.backends.base import Capability, Node
 from ramify.errors import ConfigError
-from ramify.scoring.logprob import mean_logprob
 from ramify.scoring.problem import Problem
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
+from ramify.strategies.selection.ballots import Ballot, ballots_of
 from ramify.strategies.votes import vote
 
 
@@ -47,6 +47,12 @@ class SelfConsistency(Method):
 
 def majority(nodes: Sequence[Node], context: Context) -> int | None:
     """Index of the answer that stands for the majority; the first node if none has an answer, None without nodes."""
-    sure = [mean_logprob(node) for node in nodes] if all(node.token_logprobs is not None for node in nodes) else None
-    winner = vote([context.answer(node) for node in nodes], merits=sure)
+    winner = majority_of(ballots_of(nodes, context))
     return 0 if winner is None and nodes else winner
+
+
+def majority_of(ballots: Sequence[Ballot]) -> int | None:
+    """The same for ballots, whole ones and cut ones that can be read; None if none can."""
+    sure = [ballot.mean_logprob for ballot in ballots]
+    known = [merit for merit in sure if merit is not None]
+    return vote([ballot.answer for ballot in ballots], merits=known if len(known) == len(ballots) else None)

@@ -1,0 +1,84 @@
+"""A mixture of two Weibull laws, fitted to probabilities given as logarithms.
+
+The logarithm of a Weibull variable follows the smallest-extreme-value law with location ``log scale`` and spread
+``1 / shape``; fitting that one is the same maximum-likelihood problem and knows no underflow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+FEWEST = 4
+"""Different values below which two components cannot be told apart."""
+LEAST_SPREAD = 0.05
+"""Of a component, in standard deviations of the data: keeps one from shrinking onto a single value."""
+MOST_SPREAD = 20.0
+ITERATIONS = 200
+TOLERANCE = 1e-9
+"""Gain of the mean log-likelihood below which the fit has converged."""
+
+
+def upper_posterior(logs: FloatArray) -> FloatArray:
+    """For each log-probability the posterior probability of the component with the higher mean, [n].
+
+    Ones where no mixture can be fitted (fewer than four different values), so that nothing would be pruned. Depends
+    neither on the order of the values nor on a common factor of the probabilities.
+    """
+    values, place = np.unique(logs, return_inverse=True)
+    if len(values) < FEWEST:
+        return np.ones(len(logs))
+    counts = np.bincount(place.reshape(-1), minlength=len(values)).astype(np.float64)
+    centred = values - values.max()
+    spread = float(np.sqrt(np.average((centred - np.average(centred, weights=counts)) ** 2, weights=counts)))
+    return fit(centred / spread, counts)[place.reshape(-1)]
+
+
+def fit(values: FloatArray, counts: FloatArray) -> FloatArray:
+    """Posterior of the upper component for sorted, scaled values that occur so often, by expectation maximisation.
+
+    Starts from the halves of the values; a maximisation step is exact in location and one Newton step in shape.
+    """
+    half = np.arange(len(values)) >= len(values) / 2
+    posterior = np.where(np.stack([~half, half]), 0.9, 0.1)
+    shapes = np.ones((2, 1))
+    before = -np.inf
+    for _ in range(ITERATIONS):
+        weights = posterior * counts
+        shapes, locations = _maximise(values, weights, shapes)
+        shares = weights.sum(axis=1, keepdims=True) / counts.sum()
+        joint = np.log(shares) + log_density(values, locations, shapes)
+        total = np.logaddexp(joint[0], joint[1])
+        posterior = np.maximum(np.exp(joint - total), 1e-12)  # an empty component would have no location
+        now = float((counts * total).sum() / counts.sum())
+        if now - before < TOLERANCE:
+            break
+        before = now
+    means = (posterior * counts * values).sum(axis=1) / (posterior * counts).sum(axis=1)
+    return np.asarray(posterior[int(means[1] >= means[0])], dtype=np.float64)
+
+
+def log_density(values: FloatArray, locations: FloatArray, shapes: FloatArray) -> FloatArray:
+    """Of the smallest-extreme-value law, broadcast: ``log k + z - exp(z)`` with ``z = k (value - location)``."""
+    z = shapes * (values - locations)
+    return np.asarray(np.log(shapes) + z - np.exp(np.minimum(z, 700.0)), dtype=np.float64)
+
+
+def _maximise(values: FloatArray, weights: FloatArray, shapes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Shapes and locations, [2, 1] each, that raise the weighted likelihood.
+
+    The shape's equation is ``E_k[v] - E[v] = 1 / k``, E_k weighing by ``exp(k v)`` besides; its left side grows with k.
+    """
+    sums = weights.sum(axis=1, keepdims=True)
+    mean = (weights * values).sum(axis=1, keepdims=True) / sums
+    tilted = weights * np.exp(shapes * (values - values.max()))
+    total = tilted.sum(axis=1, keepdims=True)
+    first = (tilted * values).sum(axis=1, keepdims=True) / total
+    variance = (tilted * (values - first) ** 2).sum(axis=1, keepdims=True) / total
+    newton = shapes - (first - mean - 1 / shapes) / (variance + 1 / shapes**2)
+    shapes = np.clip(np.clip(newton, shapes / 2, shapes * 2), 1 / MOST_SPREAD, 1 / LEAST_SPREAD)
+    top = values.max()
+    powers = (weights * np.exp(shapes * (values - top))).sum(axis=1, keepdims=True)
+    return shapes, top + np.log(powers / sums) / shapes
