@@ -7,16 +7,15 @@ control flow gives one result per seed whatever ran first.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from ramify.backends.base import Backend, FloatArray, Node, Usage
-from ramify.errors import BudgetExhausted, ConfigError, EngineError
+from ramify.errors import BudgetExhausted, ConfigError
 from ramify.randomness import BranchKey, uniform_counters
 from ramify.sampling import Prompt, SamplingParams, TokenIds
 from ramify.scoring.equivalence import Equivalence
@@ -24,10 +23,10 @@ from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.branches import Branches
 from ramify.strategies.kernel.budget import Budget
-from ramify.strategies.kernel.launch import Launch, Wish
+from ramify.strategies.kernel.drawing import MAIN, Drawing
+from ramify.strategies.kernel.launch import Wish
 from ramify.strategies.kernel.ledger import Ledger
-from ramify.strategies.kernel.purse import NOTHING, Charge, Purse
-from ramify.strategies.kernel.result import Result, StopReason, path_tokens, show_answer
+from ramify.strategies.kernel.result import Result, StopReason, show_answer
 from ramify.strategies.kernel.score_book import ScoreBook
 from ramify.strategies.kernel.standing import Numbers, Standing
 from ramify.strategies.kernel.trace import (
@@ -45,7 +44,6 @@ from ramify.strategies.kernel.trace import (
 )
 from ramify.strategies.steps import StepSplitter
 
-MAIN = "generated"
 Order = Literal["launch", "finish"]
 FINISH_ORDER = "answers were taken as they finished: the result depends on timing and favours short ones"
 
@@ -80,29 +78,25 @@ class Context:
         self.sampling = sampling
         self.capabilities = backend.capabilities
         self.trace = Trace(listener=listener)
-        self.exhausted = False
-        """Whether the budget has refused or cut a branch."""
         self._backend = backend
         self._key = key
-        self._reserve = reserve
-        self._purse = Purse(budget, reserve)
-        self._book = ScoreBook(self._purse, budget.prices)
-        self._meters = {MAIN: Usage()}
-        self._root: Node | None = None
-        self._launches: set[Launch] = set()
         self._branches = Branches(backend, sampling)
+        self._drawing = Drawing(backend, self._branches, budget, reserve)
+        self._book = ScoreBook(self._drawing.purse, budget.prices)
+        self._standing = Standing(problem, equivalence)
+        self._root: Node | None = None
         self._num_asked = 0
         self._notes: list[str] = []
-        self._num_skipped = 0
-        self._given_up: list[int] = []
-        """Lengths of open branches that were dropped, and of the parents of continuations that were cancelled."""
-        self._standing = Standing(problem, equivalence)
-        self._started_s = time.monotonic()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget has refused or cut a branch."""
+        return self._drawing.exhausted
 
     async def root(self) -> Node:
         """The root of the problem's tree (the same node at each call). Runs nothing."""
         if self._root is None:
-            self._root = await self._backend.root(self.problem.prompt, self._key, self._meters[MAIN])
+            self._root = await self._backend.root(self.problem.prompt, self._key, self._drawing.meter(MAIN))
             self._branches.live[self._key] = self._root
             self._branches.number(self._root)
         return self._root
@@ -188,7 +182,7 @@ class Context:
             BudgetExhausted: reading it costs more dollars than are left.
         """
         tokens = self._ids(continuation)
-        await self._spend(0, Usage(prompt=node.num_tokens + len(tokens)))
+        await self._drawing.spend(0, Usage(prompt=node.num_tokens + len(tokens)))
         added = await self._backend.append(node, tokens, self._branches.key_of_append(node), keep)
         parent = added.parent
         assert parent is not None
@@ -207,11 +201,11 @@ class Context:
         Raises:
             BudgetExhausted: the budget does not admit all of them.
         """
-        meter, ids = self._meters.setdefault("probe", Usage()), self._ids(suffix)
+        meter, ids = self._drawing.meter("probe"), self._ids(suffix)
         forks: list[Node] = []
         drawn: list[Node] = []
         try:
-            await self._spend(0, Usage(prompt=sum(node.num_tokens + len(ids) for node in nodes)))
+            await self._drawing.spend(0, Usage(prompt=sum(node.num_tokens + len(ids) for node in nodes)))
             keys = [self._branches.key_of_append(node) for node in nodes]
             bare = [replace(node, usage=meter) for node in nodes]
             appends = map(self._backend.append, bare, [ids] * len(nodes), keys)
@@ -224,7 +218,7 @@ class Context:
             for fork in forks:
                 limits = {"max_tokens": fork.num_tokens + max_tokens, **sampling}
                 wishes += self._branches.wishes([fork], 1, None, None, limits)
-            drawn = await self._all(wishes)
+            drawn = await self._drawing.all(wishes)
         finally:
             self._branches.live.update({fork.key: fork for fork in forks})
             self._branches.release([*forks, *drawn])
@@ -243,7 +237,7 @@ class Context:
         """
         ids = [self._ids(continuation) for continuation in continuations]
         tokens = sum(map(len, ids))
-        await self._spend(tokens, Usage(probe=tokens))
+        await self._drawing.spend(tokens, Usage(probe=tokens))
         return await self._backend.logprobs(node, ids)
 
     async def ask(self, prompt: Prompt, purse: str = "program", **sampling: Any) -> Node:
@@ -255,12 +249,12 @@ class Context:
         """
         if purse not in ("program", "probe", "verifier"):
             raise ConfigError(f"purse={purse!r} does not work: choose program, probe or verifier")
-        meter = self._meters.setdefault(purse, Usage())
+        meter = self._drawing.meter(purse)
         key = self._key.named("ask").child(self._num_asked)
         self._num_asked += 1
         root = await self._backend.root(prompt, key, meter)
         self._branches.live[root.key] = root
-        answers = await self._all(self._branches.wishes([root], 1, None, None, sampling))
+        answers = await self._drawing.all(self._branches.wishes([root], 1, None, None, sampling))
         if not answers:
             raise BudgetExhausted(f"no token is left of the budget for another call: {self.budget}")
         self.emit(Asked(purse, answers[0].text, answers[0].num_new_tokens, self.number(answers[0])))
@@ -274,7 +268,7 @@ class Context:
             for node in nodes:
                 self._book.forget(node)
                 if node.open:
-                    self._given_up.append(node.num_tokens)
+                    self._drawing.given_up.append(node.num_tokens)
             self.retire(nodes)
 
     def retire(self, nodes: Iterable[Node]) -> None:
@@ -320,7 +314,7 @@ class Context:
 
     def skip(self, n: int) -> None:
         """Say that `n` answers which the method could have drawn will not be (see `Ledger.saved`)."""
-        self._num_skipped += max(0, n)
+        self._drawing.num_skipped += max(0, n)
 
     def number(self, node: Node) -> int:
         """The node's number in the trace."""
@@ -367,7 +361,7 @@ class Context:
 
         Does nothing where the best answer is finished, or nothing has been drawn.
         """
-        self._purse.release(self._reserve)
+        self._drawing.release()
         cut = self._standing.best or self._longest_open()
         if cut is None or cut.finish_reason == "stop":
             return
@@ -375,7 +369,7 @@ class Context:
         room = self._backend.max_model_len - len(cut.prompt_tokens) - len(ids) - reserve
         keep = None if len(cut.tokens) <= room else max(0, room)
         forced = await self.append(cut, ids, keep)
-        drawn = await self._all(
+        drawn = await self._drawing.all(
             self._branches.wishes([forced], 1, None, None, {"max_tokens": forced.num_tokens + reserve})
         )
         for node in drawn:
@@ -385,46 +379,16 @@ class Context:
 
     def ledger(self) -> Ledger:
         """What has been spent so far. Complete once nothing runs."""
-        candidates = self._standing.candidates
-        own = [candidate for candidate in candidates if candidate.node.usage is self._meters[MAIN]]
-        on_paths = path_tokens(own)
-        generated = self._meters[MAIN].generated
-        return Ledger.of(
-            self._meters,
-            self.budget.prices,
-            discarded=max(0, generated - on_paths),
-            shared=max(0, sum(candidate.node.num_tokens for candidate in own) - on_paths),
-            saved=self._saved(),
-            wall_s=time.monotonic() - self._started_s,
-        )
+        return self._drawing.ledger(self._standing.candidates, self._standing.finished)
 
     async def close(self) -> None:
         """Cancel what still runs and release every node."""
-        for launch in list(self._launches):
-            await launch.close()
+        await self._drawing.close()
         self._branches.release(list(self._branches.live.values()))
 
     def check(self) -> None:
-        """Hold the run to its laws: branches do not add up to more than was metered, and the budget was kept.
-
-        Raises:
-            EngineError: a law is broken; either is a fault of the backend or of the kernel.
-        """
-        metered = sum(meter.generated for meter in self._meters.values())
-        if self._branches.num_drawn > metered:
-            raise EngineError(
-                f"branches have {self._branches.num_drawn} tokens, but {metered} were metered: a count is wrong"
-            )
-        total, limit = self.ledger().total_tokens, self.budget.tokens
-        if limit is not None and total > limit:
-            raise EngineError(f"{total} tokens were spent of a budget of {limit}: a reservation was too small")
-
-    def _saved(self) -> int:
-        finished = [node.num_tokens for node in self._standing.finished if node.finish_reason == "stop"]
-        if not finished:
-            return 0
-        length = sum(finished) / len(finished)
-        return round(self._num_skipped * length + sum(max(0.0, length - had) for had in self._given_up))
+        """Hold the run to its laws (see `Drawing.check`). Raises `EngineError` if one is broken."""
+        self._drawing.check(self.ledger())
 
     def _longest_open(self) -> Node | None:
         """The branch that got furthest, the first of equals."""
@@ -440,41 +404,8 @@ class Context:
     def _ids(self, continuation: str | TokenIds) -> TokenIds:
         return self._backend.encode(continuation) if isinstance(continuation, str) else tuple(continuation)
 
-    async def _spend(self, tokens: int, usage: Usage) -> None:
-        """Take something out of the purse before it is run.
-
-        Raises:
-            BudgetExhausted: the budget does not hold it.
-        """
-        charge = Charge(tokens, self.budget.prices.cost(usage))
-        if charge == NOTHING:
-            return
-        async with self._purse.turn:
-            self._purse.begin()
-            hold = await self._purse.admit(lambda whole: charge if whole else NOTHING, 1)
-        if hold is None:
-            raise BudgetExhausted(f"{tokens} more tokens are not left of the budget: {self.budget}")
-        self._purse.settle(hold, charge)
-
-    async def _all(self, wishes: list[Wish]) -> list[Node]:
-        """What the budget admits of some wishes, outside of the tree."""
-        async with self._launch(wishes) as launch:
-            return [node async for node, _, _ in launch.nodes()]
-
-    @asynccontextmanager
-    async def _launch(self, wishes: list[Wish]) -> AsyncGenerator[Launch, None]:
-        async with Launch(wishes, self._purse, self.budget.prices, self._backend, self._branches.drawn) as launch:
-            self._launches.add(launch)
-            try:
-                yield launch
-            finally:
-                self._launches.discard(launch)
-                if not launch.short:
-                    self._given_up += [wish.parent.num_tokens for wish in wishes[launch.delivered :]]
-        self.exhausted |= launch.short
-
     async def _draw(self, wishes: list[Wish], order: Order) -> AsyncGenerator[Node, None]:
-        async with self._launch(wishes) as launch:
+        async with self._drawing.launch(wishes) as launch:
             async for node, wish, reserved in launch.nodes() if order == "launch" else launch.as_finished():
                 self._book.reserve(node, wish, reserved)
                 yield self._grown(node)
