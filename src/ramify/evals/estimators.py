@@ -165,10 +165,12 @@ def soft_at_k(scores: Sequence[float], correct: Sequence[bool], k: int, temperat
 
 
 def subsets(n: int, k: int, seed: int, count: int = SUBSETS) -> npt.NDArray[np.intp]:
-    """Random subsets of k out of n, each in random order: [count, k] indices (one row, sorted, if k = n)."""
+    """Random subsets of k out of n, each in random order: [count, k] indices. All of them if k is 1 or n."""
     _check_k(n, k)
     if k == n:
         return np.arange(n)[None, :]
+    if k == 1:
+        return np.arange(n)[:, None]
     draws = uniform_counters(BranchKey.root(seed, f"subsets of {k} out of {n}"), count * n).reshape(count, n)
     return np.argsort(draws, axis=1, kind="stable")[:, :k]
 

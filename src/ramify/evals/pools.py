@@ -19,11 +19,14 @@ from ramify.errors import ConfigError, TaskError
 from ramify.evals.jsonl import Journal, Record, read_journal
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
+from ramify.scoring.confidence import TOP, self_certainty, token_confidences
 from ramify.scoring.logprob import mean_logprob
 from ramify.scoring.problem import Problem
 
 CONCURRENCY = 16
 """Problems in flight: enough to fill a batch, few enough that a kill costs little."""
+DIGITS = 6
+"""Decimals of a confidence that are stored."""
 
 
 class AnswerTask(Protocol):
@@ -55,6 +58,10 @@ class Sample:
         finish_reason: "stop" or "length".
         prompt_tokens, generated: token counts.
         verifier: tokens each reward model ran for it beyond the prompt, which it reads once a problem.
+        logprob_sum: log-probability of the whole of it; None where the backend gives none.
+        self_certainty: see `scoring.confidence.SelfCertainty`; None where the pool was drawn without details.
+        confidences: of each token, minus the mean log-probability of the likeliest ones (as many as the header's
+            ``sampling.logprobs`` says); `trace_confidence` makes groups of any window of them. Empty without details.
     """
 
     problem: str
@@ -69,6 +76,9 @@ class Sample:
     generated: int
     steps: dict[str, tuple[float, ...]] = field(default_factory=dict)
     verifier: dict[str, int] = field(default_factory=dict)
+    logprob_sum: float | None = None
+    self_certainty: float | None = None
+    confidences: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,11 @@ class Pool:
         """Reward models whose step scores it holds."""
         return tuple(self.header["reward_models"])
 
+    @property
+    def details(self) -> int:
+        """How many likeliest tokens its confidences average over; 0 if it holds none."""
+        return self.header.get("sampling", {}).get("logprobs") or 0
+
 
 async def draw_pool(
     path: str | os.PathLike[str],
@@ -115,6 +130,7 @@ async def draw_pool(
     params: SamplingParams,
     seed: int = 0,
     reward_models: Sequence[str] = (),
+    details: int = TOP,
     concurrency: int = CONCURRENCY,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pool:
@@ -127,9 +143,10 @@ async def draw_pool(
         backend: where samples and scores come from.
         model: the model's name, for the record.
         n: samples a problem.
-        params: how to draw (its `n` and `logprobs` are set here).
+        params: how to draw (its `n` and `logprobs` are set here, the latter to `details`).
         seed: of the draws.
         reward_models: score every sample's steps with these.
+        details: likeliest tokens that confidences average over; 0 stores none. A file that exists keeps its own.
         concurrency: problems in flight.
         progress: called with (problems done, problems in all) after each problem.
 
@@ -142,7 +159,9 @@ async def draw_pool(
     if len({problem.id for problem in problems}) < len(problems):
         raise ConfigError("two problems have the same id: their samples could not be told apart")
     require(backend, {Capability.REWARD} if reward_models else (), "a pool with reward models")
-    params = params.with_(n=1, logprobs=0 if Capability.LOGPROBS in backend.capabilities else None)
+    params = params.with_(
+        n=1, logprobs=_details(path, details) if Capability.LOGPROBS in backend.capabilities else None
+    )
     header = {
         "kind": "pool", "task": task.name, "model": model, "sampling": sampling_record(params), "seed": seed,
         "reward_models": sorted(reward_models),
@@ -168,6 +187,16 @@ async def draw_pool(
         await run_all(run(problem) for problem in problems)
     pool = Pool.load(path)
     return Pool(pool.header, {problem.id: pool.samples[problem.id][:n] for problem in problems})
+
+
+def _details(path: str | os.PathLike[str], wanted: int) -> int:
+    """What an earlier run's file holds of each token, so that it can be gone on with; else what is wanted."""
+    try:
+        header, _ = read_journal(path)
+    except TaskError:
+        return wanted  # a new file, or none of ours: the journal says so
+    known = header.get("sampling", {}).get("logprobs")
+    return wanted if known is None else int(known)
 
 
 async def run_all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -230,9 +259,16 @@ async def _draw(
                 name: scores[position].num_tokens - (len(root.prompt_tokens) if position == 0 else 0)
                 for name, scores in rewards.items()
             },
+            logprob_sum=node.cum_logprob,
+            self_certainty=round(self_certainty(node), DIGITS) if params.logprobs else None,
+            confidences=_confidences(node, params.logprobs),
         )
         for position, (index, node) in enumerate(zip(wanted, ordered, strict=True))
     ]
+
+
+def _confidences(node: Node, top: int | None) -> tuple[float, ...]:
+    return tuple(round(float(value), DIGITS) for value in token_confidences(node, top)) if top else ()
 
 
 def _by_problem(records: Iterable[Record], path: str) -> dict[str, list[Sample]]:
@@ -250,6 +286,7 @@ def _by_problem(records: Iterable[Record], path: str) -> dict[str, list[Sample]]
 def _sample(record: dict[str, Any], path: str, number: int) -> Sample:
     try:
         values = {**record, "tokens": tuple(record["tokens"])}
+        values["confidences"] = tuple(record.get("confidences", ()))
         values["steps"] = {name: tuple(scores) for name, scores in record["steps"].items()}
         return Sample(**values)
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,8 @@
 """Replaying a pool: what each way of choosing among k samples would have answered, at what cost in tokens.
 
 Nothing is drawn here. A selector with a closed form is estimated exactly over all subsets of k samples, any other
-one over seeded subsets; the interval is over problems.
+one over seeded subsets; the interval is over problems. What a selector answers is decided by the very function that
+its strategy calls (see `selectors`).
 """
 
 from __future__ import annotations
@@ -11,22 +12,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ramify.backends.base import StepScores
 from ramify.errors import ConfigError
 from ramify.evals import estimators
 from ramify.evals.estimators import Interval, bootstrap_interval
 from ramify.evals.pools import Pool, Sample
-from ramify.scoring.prm import Aggregation, aggregate
-from ramify.strategies.votes import vote
+from ramify.evals.selectors import (
+    CUT_PENALTY,
+    REPLAYED,
+    Estimate,
+    ballot_of,
+    correct,
+    estimate_of,
+    keys,
+    logprob_of,
+    score_of,
+    scorer_of,
+)
+from ramify.scoring.prm import Aggregation, ProcessReward
+from ramify.strategies.registry import parse_strategy
+from ramify.strategies.selection.self_consistency import majority_of
 
 Selector = Callable[[Sequence[Sample]], Sample | None]
 """Chooses one of some samples, given in the order in which they were drawn; None if it has no answer."""
-Estimate = Callable[[Sequence[Sample], int], float]
 SOFT_TEMPERATURE = 0.1
 """Of soft best-of-n, on scores in [0, 1]."""
-
-CUT_PENALTY = 2.0
-"""Scores lie in [0, 1], so a cut answer never stands against a finished one (as in the strategies)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +56,18 @@ class Replayed:
 
 
 def replay(
-    pool: Pool, ks: Sequence[int], reward_model: str | None = None, agg: Aggregation = "last", seed: int = 0
+    pool: Pool,
+    ks: Sequence[int],
+    reward_model: str | None = None,
+    agg: Aggregation = "last",
+    seed: int = 0,
+    specs: Sequence[str] = (),
+    count: int = REPLAYED,
 ) -> list[Replayed]:
     """All built-in methods at each k: pass@k, majority, log-probability and, with a reward model, the scored ones.
 
-    Log-probability is left out for a pool that was drawn without.
+    Log-probability is left out for a pool that was drawn without. `specs` adds strategies that choose among finished
+    answers, each under its own spec: their `n` is k.
 
     Args:
         pool: where the samples are.
@@ -59,17 +75,25 @@ def replay(
         reward_model: one of the pool's; None takes the only one, or none if there is none.
         agg: how a sample's step scores become one number.
         seed: of the subsets and intervals.
+        specs: e.g. ``"rpc"`` or ``"confidence-vote:window=16,keep=0.5"``.
+        count: subsets a problem for strategies without a closed form.
 
     Raises:
-        ConfigError: a k is larger than the pool, or the reward model is not in it.
+        ConfigError: a k is larger than the pool, the reward model is not in it, or it lacks what a spec chooses by.
     """
     model = _reward_model(pool, reward_model)
     methods = built_in(model, agg, seed)
     if any(sample.logprob is None for samples in pool.samples.values() for sample in samples):
         del methods["logprob"]
+    paid = {name: (estimate, model if scored else None) for name, (estimate, scored) in methods.items()}
+    for spec in specs:
+        strategy = parse_strategy(spec)
+        scorer = scorer_of(strategy)
+        reader = scorer.model if isinstance(scorer, ProcessReward) else None
+        paid[spec] = (estimate_of(strategy, pool, seed, count), reader)
     return [
-        Replayed(name, k, accuracy_at_k(pool, estimate, k, seed), tokens_at_k(pool, k, model if scored else None))
-        for name, (estimate, scored) in methods.items()
+        Replayed(name, k, accuracy_at_k(pool, estimate, k, seed), tokens_at_k(pool, k, reader))
+        for name, (estimate, reader) in paid.items()
         for k in ks
     ]
 
@@ -82,20 +106,20 @@ def built_in(reward_model: str | None, agg: Aggregation, seed: int = 0) -> dict[
 
     methods: dict[str, tuple[Estimate, bool]] = {
         "pass@k": (lambda s, k: estimators.pass_at_k(len(s), sum(x.correct for x in s), k), False),
-        "majority": (lambda s, k: estimators.maj_at_k(_keys(s), _correct(s), k), False),
-        "logprob": (lambda s, k: estimators.best_of_n_at_k([_logprob(x) for x in s], _correct(s), k), False),
+        "majority": (lambda s, k: estimators.maj_at_k(keys(s), correct(s), k), False),
+        "logprob": (lambda s, k: estimators.best_of_n_at_k([logprob_of(x) for x in s], correct(s), k), False),
     }
     if reward_model is not None:
         methods["best-of-n"] = (
-            lambda s, k: estimators.best_of_n_at_k([score(x) for x in s], _correct(s), k),
+            lambda s, k: estimators.best_of_n_at_k([score(x) for x in s], correct(s), k),
             True,
         )
         methods["weighted"] = (
-            lambda s, k: estimators.weighted_at_k(_keys(s), [max(0.0, score(x)) for x in s], _correct(s), k, seed),
+            lambda s, k: estimators.weighted_at_k(keys(s), [max(0.0, score(x)) for x in s], correct(s), k, seed),
             True,
         )
         methods["soft"] = (
-            lambda s, k: estimators.soft_at_k([score(x) for x in s], _correct(s), k, SOFT_TEMPERATURE, seed),
+            lambda s, k: estimators.soft_at_k([score(x) for x in s], correct(s), k, SOFT_TEMPERATURE, seed),
             True,
         )
     return methods
@@ -133,8 +157,7 @@ def _tokens(samples: Sequence[Sample], k: int, reward_model: str | None) -> floa
 
 def majority(samples: Sequence[Sample]) -> Sample | None:
     """The most frequent answer's likeliest sample; ties by summed mean log-probability, then the first seen."""
-    merits = [0.0 if sample.logprob is None else sample.logprob for sample in samples]
-    winner = vote(_keys(samples), merits=merits)
+    winner = majority_of([ballot_of(sample) for sample in samples])
     return None if winner is None else samples[winner]
 
 
@@ -153,9 +176,7 @@ def sample_score(sample: Sample, reward_model: str, agg: Aggregation) -> float:
     Raises:
         ConfigError: the pool was drawn without this reward model.
     """
-    if reward_model not in sample.steps:
-        raise ConfigError(f"the pool has no scores of {reward_model!r} (it has {', '.join(sample.steps) or 'none'})")
-    score = aggregate(StepScores(sample.steps[reward_model], 0), agg)
+    score = score_of(ProcessReward(reward_model, agg), sample)
     return score if sample.finish_reason == "stop" else score - CUT_PENALTY
 
 
@@ -166,17 +187,3 @@ def _reward_model(pool: Pool, name: str | None) -> str | None:
     if name is not None and name not in known:
         raise ConfigError(f"the pool has no scores of {name!r} (it has {', '.join(known) or 'none'})")
     return name if name is not None else (known[0] if known else None)
-
-
-def _keys(samples: Sequence[Sample]) -> list[str | None]:
-    return [sample.key for sample in samples]
-
-
-def _correct(samples: Sequence[Sample]) -> list[bool]:
-    return [sample.correct for sample in samples]
-
-
-def _logprob(sample: Sample) -> float:
-    if sample.logprob is None:
-        raise ConfigError(f"the samples of {sample.problem!r} carry no log-probabilities: choose another method")
-    return sample.logprob

@@ -66,8 +66,12 @@ def finished(nodes: Sequence[Node]) -> list[int]:
 
     A cut answer can score well so far and be worth nothing, so it never stands against a finished one.
     """
-    ended = [i for i, node in enumerate(nodes) if node.finish_reason == "stop"]
-    return ended or list(range(len(nodes)))
+    return finished_places([node.finish_reason == "stop" for node in nodes])
+
+
+def finished_places(ended: Sequence[bool]) -> list[int]:
+    """The same where only it is known which of them ended."""
+    return [i for i, end in enumerate(ended) if end] or list(range(len(ended)))
 
 
 def best_of(scores: Numbers, among: Sequence[int]) -> int | None:

@@ -13,6 +13,7 @@ from ramify.backends.base import Node
 from ramify.errors import ConfigError
 from ramify.sampling import TokenIds
 from ramify.strategies.kernel.context import Context
+from ramify.strategies.votes import finished_places
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,7 @@ def ballots_of(nodes: Sequence[Node], context: Context) -> list[Ballot]:
 
 def standing(ballots: Sequence[Ballot]) -> list[int]:
     """Indices of those a choice is made among: the finished ones, or all if none is (see `votes.finished`)."""
-    ended = [i for i, ballot in enumerate(ballots) if ballot.finished]
-    return ended or list(range(len(ballots)))
+    return finished_places([ballot.finished for ballot in ballots])
 
 
 def voters(ballots: Sequence[Ballot]) -> list[int]:

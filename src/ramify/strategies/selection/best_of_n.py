@@ -22,7 +22,9 @@ from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
 from ramify.strategies.resampling import softmax
-from ramify.strategies.votes import best_of, finished, vote
+from ramify.strategies.selection.ballots import ballots_of
+from ramify.strategies.selection.weighted_vote import weighted_vote
+from ramify.strategies.votes import best_of, finished
 
 
 @strategy("best-of-n", kind="approximate", paper="arXiv:2110.14168", needs=("scorer",))
@@ -66,8 +68,7 @@ class BestOfN(Method):
     def _choose(self, nodes: Sequence[Node], scores: FloatArray, context: Context) -> int | None:
         among = finished(nodes)
         if self.select == "weighted":
-            winner = vote([context.answer(nodes[i]) for i in among], scores[among], merits=scores[among])
-            return best_of(scores, among) if winner is None else among[winner]
+            return weighted_vote(ballots_of(nodes, context), scores)[0]
         if self.select == "soft":
             return among[_draw(softmax(scores[among] / self.tau), context.uniform("soft"))]
         if self.ties == "random":

@@ -14,12 +14,13 @@ from typing import Literal
 import numpy as np
 
 from ramify.backends.base import FloatArray
+from ramify.errors import ConfigError
 from ramify.scoring.problem import Problem
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
 from ramify.strategies.selection.ballots import Ballot, ballots_of, check_n, standing
-from ramify.strategies.selection.similarity import SIMILARITIES, Similarity, similarity
+from ramify.strategies.selection.similarity import SIMILARITIES, Similarity
 
 Named = Literal["chrf", "f1", "edit", "key"]
 
@@ -40,15 +41,22 @@ class MinimumBayesRisk(Method):
 
     def __post_init__(self) -> None:
         check_n(self.n)
-        if isinstance(self.similarity, str):
-            similarity(self.similarity)
+        measure_of(self.similarity)
 
     async def run(self, problem: Problem, context: Context) -> Result:
         """Draw and compare."""
         answers = await context.extend([await context.root()], self.n)
-        measure = SIMILARITIES[self.similarity] if isinstance(self.similarity, str) else self.similarity
-        best, gains = mbr(ballots_of(answers, context), measure)
+        best, gains = mbr(ballots_of(answers, context), measure_of(self.similarity))
         return context.result(answers, best, weights=gains)
+
+
+def measure_of(named: str | Similarity) -> Similarity:
+    """A similarity by its name, or as it is. Raises `ConfigError` for an unknown name."""
+    if not isinstance(named, str):
+        return named
+    if named not in SIMILARITIES:
+        raise ConfigError(f"similarity={named!r} does not work: choose from {', '.join(SIMILARITIES)}")
+    return SIMILARITIES[named]
 
 
 def mbr(ballots: Sequence[Ballot], measure: Similarity) -> tuple[int | None, FloatArray]:

@@ -1,6 +1,6 @@
 """Similarities of two answers, from 0 (nothing in common) to 1: what minimum Bayes risk sums up.
 
-Each is a pure function of (answer, reference); `similarity` finds one by name. Texts are a model's: all take time at
+Each is a pure function of (answer, reference). Texts are a model's: all take time at
 most proportional to the product of the lengths, and long ones are read up to `LONGEST`.
 """
 
@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from ramify.errors import ConfigError
 from ramify.strategies.selection.ballots import Ballot
 
 Similarity = Callable[[Ballot, Ballot], float]
@@ -50,13 +49,6 @@ def edit(answer: Ballot, reference: Ballot) -> float:
 
 
 SIMILARITIES: dict[str, Similarity] = {"key": same_key, "f1": token_f1, "chrf": chrf, "edit": edit}
-
-
-def similarity(name: str) -> Similarity:
-    """The similarity of that name. Raises `ConfigError` for an unknown one."""
-    if name not in SIMILARITIES:
-        raise ConfigError(f"similarity={name!r} does not work: choose from {', '.join(SIMILARITIES)}")
-    return SIMILARITIES[name]
 
 
 def _compared(ballot: Ballot) -> str:
