@@ -92,6 +92,7 @@ class Node:
         text: the answer so far as text (ancestors' included, prompt excluded).
         prompt_tokens: ids of the prompt (shared by all nodes of a tree; empty where a backend has no ids).
         token_logprobs: log-probabilities of `tokens` if they were asked for along the whole path, else None.
+        model: which of the backend's models it belongs to; None for the main one.
         finish_reason: None while it can go on ("open"); "stop" (end of sequence, or a stop of the caller's params that
             is not a step's end), "length" (token limit, the answer is cut), "abort".
         step_end: it stopped at a step's end and can go on.
@@ -108,6 +109,7 @@ class Node:
     text: str = ""
     prompt_tokens: TokenIds = ()
     token_logprobs: tuple[float, ...] | None = None
+    model: str | None = None
     finish_reason: str | None = None
     step_end: bool = False
     num_new_tokens: int = 0
@@ -200,16 +202,21 @@ class Backend(Protocol):
 
     capabilities: frozenset[Capability]
     usage: Usage
-    max_model_len: int  # tokens of prompt and answer together
+    max_model_len: int  # tokens of prompt and answer together, of the main model
 
-    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
+    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None, model: str | None = None) -> Node:
         """The root of a tree over `prompt` (chat template applied where there is one). Runs nothing yet.
 
-        `usage` is the meter that the tree's nodes carry; a fresh one if not given.
+        `usage` is the meter that the tree's nodes carry; a fresh one if not given. `model` names another model than the
+        main one.
 
         Raises:
-            PromptTooLongError, RequestError: the prompt cannot be served.
+            PromptTooLongError, RequestError: the prompt cannot be served, or there is no such model.
         """
+        ...
+
+    def context_length(self, model: str | None = None) -> int:
+        """Tokens of prompt and answer together that a model can hold. Raises `RequestError` for an unknown one."""
         ...
 
     def extend(
@@ -253,8 +260,8 @@ class Backend(Protocol):
         """The nodes will not be extended again: stop what runs below them and free their memory in the same step."""
         ...
 
-    def encode(self, text: str) -> TokenIds:
-        """Token ids of a text; raises `CapabilityError` where the backend has none."""
+    def encode(self, text: str, model: str | None = None) -> TokenIds:
+        """Token ids of a text under a model; raises `CapabilityError` where the backend has none."""
         ...
 
 

@@ -97,6 +97,7 @@ class Branch:
             text=parent.text + text,
             prompt_tokens=parent.prompt_tokens,
             token_logprobs=(*(parent.token_logprobs or ()), *logprobs) if known else None,
+            model=parent.model,
             finish_reason=self.finish_reason,
             step_end=self.open,
             num_new_tokens=len(self._tokens),

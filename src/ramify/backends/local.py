@@ -32,36 +32,54 @@ from ramify.text.detokenizer import Detokenizer
 from ramify.text.tokenizer import Tokenizer, load_tokenizer
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """One model of the process."""
+
+    engine: AsyncEngine
+    tokenizer: Tokenizer
+
+
 @dataclass(slots=True)
 class Handle:
     """What the backend keeps of a node.
 
     Attributes:
+        served: the model that it belongs to.
         sequence_id: the parked sequence with its KV; None for a root that has not run, or a finished node.
         detokenizer: where the text of its children goes on.
         running: sequences that run below it, and who waits for each.
     """
 
+    served: Served
     sequence_id: int | None
     detokenizer: Detokenizer
     running: dict[int, asyncio.Queue[Branch]] = field(default_factory=dict)
 
 
 class LocalBackend:
-    """One model, and reward models by name, in this process.
+    """One main model, and others and reward models by name, in this process.
 
     Args:
         core: of the model.
         tokenizer: of the model.
         rewards: name -> (engine, tokenizer) of each reward model.
+        models: the same of each other model.
     """
 
     def __init__(
-        self, core: EngineCore, tokenizer: Tokenizer, rewards: Mapping[str, tuple[EngineCore, Tokenizer]] | None = None
+        self,
+        core: EngineCore,
+        tokenizer: Tokenizer,
+        rewards: Mapping[str, tuple[EngineCore, Tokenizer]] | None = None,
+        models: Mapping[str, tuple[EngineCore, Tokenizer]] | None = None,
     ) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ramify-engine")
         self.engine = AsyncEngine(core, self._thread)
         self.tokenizer = tokenizer
+        self._models: dict[str | None, Served] = {None: Served(self.engine, tokenizer)}
+        for name, (other, words) in (models or {}).items():
+            self._models[name] = Served(AsyncEngine(other, self._thread), words)
         self.usage = Usage()
         self.max_model_len = core.max_model_len
         self._rewards = {
@@ -72,20 +90,26 @@ class LocalBackend:
 
     @classmethod
     def load(
-        cls, model: str | os.PathLike[str], reward_models: Iterable[str] = (), **engine_options: Any
+        cls,
+        model: str | os.PathLike[str],
+        reward_models: Iterable[str] = (),
+        models: Iterable[str] = (),
+        **engine_options: Any,
     ) -> LocalBackend:
-        """Load a model and its reward models, all with the same engine options.
+        """Load a model, its reward models and other models, all with the same engine options.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, CheckpointError, ConfigError: see `load_engine`.
         """
         config = EngineConfig.from_options(engine_options)
-        loaded = {}
-        for name in (os.fspath(model), *reward_models):
+
+        def loaded(name: str) -> tuple[EngineCore, Tokenizer]:
             core, folder = load_engine(name, config)
-            loaded[name] = (core, load_tokenizer(folder))
-        core, tokenizer = loaded.pop(os.fspath(model))
-        return cls(core, tokenizer, loaded)
+            return core, load_tokenizer(folder)
+
+        core, tokenizer = loaded(os.fspath(model))
+        rewards = {name: loaded(name) for name in reward_models}
+        return cls(core, tokenizer, rewards, {name: loaded(name) for name in models})
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,24 +123,30 @@ class LocalBackend:
         """Stop all that runs and end the engines' thread."""
         for reward_model in self._rewards.values():
             await reward_model.engine.close()
-        await self.engine.close()
+        for served in self._models.values():
+            await served.engine.close()
         self._thread.shutdown()
 
-    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
+    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None, model: str | None = None) -> Node:
         """The root of a tree. Plain text becomes a user's message where the model has a chat template.
 
         Raises:
             PromptTooLongError: it leaves no room for an answer.
+            RequestError: there is no such model here.
         """
-        if isinstance(prompt, str) and self.tokenizer.chat_template is not None:
+        served, length = self._served(model), self.context_length(model)
+        if isinstance(prompt, str) and served.tokenizer.chat_template is not None:
             prompt = ({"role": "user", "content": prompt},)
-        tokens = self.tokenizer.prompt_ids(prompt)
-        if len(tokens) >= self.max_model_len:
-            raise PromptTooLongError(
-                f"the prompt has {len(tokens):,} tokens and the context is {self.max_model_len:,}: shorten it"
-            )
-        handle = Handle(None, Detokenizer(self.tokenizer))
-        return Node(key, prompt_tokens=tokens, usage=usage if usage is not None else Usage(), handle=handle)
+        tokens = served.tokenizer.prompt_ids(prompt)
+        if len(tokens) >= length:
+            raise PromptTooLongError(f"the prompt has {len(tokens):,} tokens and the context is {length:,}: shorten it")
+        handle = Handle(served, None, Detokenizer(served.tokenizer))
+        meter = usage if usage is not None else Usage()
+        return Node(key, prompt_tokens=tokens, model=model, usage=meter, handle=handle)
+
+    def context_length(self, model: str | None = None) -> int:
+        """Tokens of prompt and answer together that a model can hold."""
+        return self._served(model).engine.core.max_model_len
 
     async def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
@@ -135,10 +165,11 @@ class LocalBackend:
                 return
             self._push(branch, output, done)
 
+        served: Served = node.handle.served
         ids = await self._start(node, params, n, first_child, listen)
         for index, sequence_id in enumerate(ids):
             key = node.key.child(first_child + index)
-            branches[sequence_id] = Branch(sequence_id, key, node, params, step_end, self.tokenizer)
+            branches[sequence_id] = Branch(sequence_id, key, node, params, step_end, served.tokenizer)
         below: dict[int, asyncio.Queue[Branch]] = node.handle.running
         below.update(dict.fromkeys(ids, done))
         for output in early:
@@ -155,7 +186,7 @@ class LocalBackend:
             for sequence_id in ids:
                 below.pop(sequence_id, None)
             if left:
-                await self.engine.dropped(left)
+                await served.engine.dropped(left)
 
     async def append(self, node: Node, tokens: TokenIds, key: BranchKey, keep: int | None = None) -> Node:
         """An open node with known tokens behind `node`, or behind its first `keep` tokens; see `Backend.append`.
@@ -169,10 +200,10 @@ class LocalBackend:
         ids = (*parent.tokens[len(base.tokens) :], *left, *tokens)
         if not ids:
             raise RequestError("nothing to append: give at least one token")
-        length = len(node.prompt_tokens) + len(base.tokens) + len(ids)
-        if length >= self.max_model_len:
+        length, context = len(node.prompt_tokens) + len(base.tokens) + len(ids), self.context_length(node.model)
+        if length >= context:
             raise PromptTooLongError(
-                f"prompt, answer and appended tokens are {length:,} and the context is {self.max_model_len:,}: "
+                f"prompt, answer and appended tokens are {length:,} and the context is {context:,}: "
                 "append fewer, or keep less of the answer"
             )
         detokenizer = base.handle.detokenizer.copy()
@@ -180,14 +211,15 @@ class LocalBackend:
         sequence_id = await self._park(base, ids, key, node)
         child = Node(
             key, parent, (*base.tokens, *ids), text, node.prompt_tokens,
-            num_new_tokens=len(left), usage=node.usage, handle=Handle(sequence_id, detokenizer),
+            model=node.model, num_new_tokens=len(left), usage=node.usage,
+            handle=Handle(node.handle.served, sequence_id, detokenizer),
         )  # fmt: skip
         for reward_model in self._rewards.values():
             reward_model.adopt(child)
         return child
 
     def free_tokens(self) -> int:
-        """Tokens that fit the KV blocks that no running or parked sequence holds."""
+        """Tokens that fit the KV blocks of the main model that no running or parked sequence holds."""
         core = self.engine.core
         return core.num_free_blocks * core.config.block_size
 
@@ -199,7 +231,7 @@ class LocalBackend:
             EngineRequest((*prefix, *tail), params, node.key, prompt_logprobs_start=len(prefix))
             for tail in continuations
         ]
-        outputs = await asyncio.gather(*(_result_of(self.engine, request) for request in requests))
+        outputs = await asyncio.gather(*(_result_of(_engine_of(node), request) for request in requests))
         self._count(node, calls=1, probe=sum(map(len, continuations)))
         return [
             np.array([entry.logprob for entry in output.prompt_logprobs or () if entry is not None])
@@ -210,11 +242,13 @@ class LocalBackend:
         """Process rewards: one score a step so far. Only tokens that no scored ancestor has are run and charged.
 
         Raises:
-            RequestError: there is no such reward model here.
+            RequestError: there is no such reward model here, or it does not share the vocabulary of a node's model.
         """
         if model not in self._rewards:
             known = ", ".join(self._rewards) or "none"
             raise RequestError(f"no reward model {model!r} is loaded here (there are: {known}): load it too")
+        for served in {id(node.handle.served): node.handle.served for node in nodes}.values():
+            self._rewards[model].check_vocabulary(served.tokenizer)
         scores = await self._rewards[model].score(nodes)
         for node, score in zip(nodes, scores, strict=True):
             self._count(node, calls=1, verifier=score.num_tokens)
@@ -222,57 +256,67 @@ class LocalBackend:
 
     def release(self, nodes: Iterable[Node]) -> None:
         """Drop the nodes' KV, here and in the reward models, and stop what runs below them."""
-        ids: list[int] = []
+        ids: dict[Served, list[int]] = {}
         for node in nodes:
-            if node.handle.sequence_id is not None:
-                ids.append(node.handle.sequence_id)
-                node.handle.sequence_id = None
-            for sequence_id, waiting in node.handle.running.items():
-                ids.append(sequence_id)
+            handle: Handle = node.handle
+            going = ids.setdefault(handle.served, [])
+            if handle.sequence_id is not None:
+                going.append(handle.sequence_id)
+                handle.sequence_id = None
+            for sequence_id, waiting in handle.running.items():
+                going.append(sequence_id)
                 waiting.put_nowait(Branch.released(sequence_id))
-            node.handle.running.clear()
+            handle.running.clear()
             for reward_model in self._rewards.values():
                 reward_model.release(node)
-        self.engine.drop(ids)
+        for served, gone in ids.items():
+            served.engine.drop(gone)
 
-    def encode(self, text: str) -> TokenIds:
+    def encode(self, text: str, model: str | None = None) -> TokenIds:
         """Token ids of a text, without special tokens."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return self._served(model).tokenizer.encode(text, add_special_tokens=False)
+
+    def _served(self, model: str | None) -> Served:
+        if model not in self._models:
+            known = ", ".join(name for name in self._models if name) or "none"
+            raise RequestError(
+                f"there is no model {model!r} here besides the main one (there are: {known}): load it too"
+            )
+        return self._models[model]
 
     async def _start(self, node: Node, params: SamplingParams, n: int, first_child: int, listen: Any) -> list[int]:
         settings = params if params.n == 1 else params.with_(n=1)
+        engine = _engine_of(node)
         if node.parent is None:
             request = EngineRequest(
                 node.prompt_tokens, settings.with_(n=n), node.key, first_child=first_child, keep=True
             )
-            return await self.engine.add(request, listen)
+            return await engine.add(request, listen)
         if node.handle.sequence_id is None:
             raise CapabilityError("the node holds no KV any more: it was released")
-        return await self.engine.fork_and_extend(node.handle.sequence_id, node.key, n, first_child, settings, listen)
+        return await engine.fork_and_extend(node.handle.sequence_id, node.key, n, first_child, settings, listen)
 
     async def _park(self, base: Node, ids: TokenIds, key: BranchKey, node: Node) -> int:
         """A parked sequence that holds `base` and `ids` behind it; all but the last id are computed."""
         head, nothing = ids[:-1], SamplingParams(max_tokens=0, detokenize=False)
         done: asyncio.Future[SequenceOutput] = asyncio.get_running_loop().create_future()
-        listen = settle(done)
+        listen, engine = settle(done), _engine_of(node)
         if base.parent is None:
             request = EngineRequest((*base.prompt_tokens, *head), nothing, key, keep=True)
-            (sequence_id,) = await self.engine.add(request, listen)
+            (sequence_id,) = await engine.add(request, listen)
         else:
-            (sequence_id,) = await self.engine.fork_and_extend(
-                base.handle.sequence_id, key, 1, 0, nothing, listen, head
-            )
+            (sequence_id,) = await engine.fork_and_extend(base.handle.sequence_id, key, 1, 0, nothing, listen, head)
         try:
             output = await done
         except asyncio.CancelledError:
-            await self.engine.dropped([sequence_id])
+            await engine.dropped([sequence_id])
             raise
         if output.error is not None:
             raise output.error
         prompt = len(ids) + (len(base.prompt_tokens) if base.parent is None else 0)
         cached = output.num_cached_tokens if base.parent is None else 0
         self._count(node, calls=1, prompt=prompt, prompt_cached=cached)
-        await self.engine.append(sequence_id, ids[-1:])
+        await engine.append(sequence_id, ids[-1:])
         return sequence_id
 
     def _push(self, branch: Branch, output: SequenceOutput, done: asyncio.Queue[Branch]) -> None:
@@ -284,14 +328,17 @@ class LocalBackend:
         self._count(branch.parent, generated=len(output.new_token_ids))
         if not branch.push(output):
             return
+        engine = _engine_of(branch.parent)
         if output.finish_reason is None:
-            self.engine.finish(output.sequence_id)
+            engine.finish(output.sequence_id)
         if not branch.open and output.error is None:
-            self.engine.drop([output.sequence_id])
+            engine.drop([output.sequence_id])
         done.put_nowait(branch)
 
     def _node(self, branch: Branch) -> Node:
-        node = branch.node(Handle(branch.sequence_id if branch.open else None, branch.detokenizer))
+        node = branch.node(
+            Handle(branch.parent.handle.served, branch.sequence_id if branch.open else None, branch.detokenizer)
+        )
         for reward_model in self._rewards.values():
             reward_model.adopt(node)
         return node
@@ -300,6 +347,11 @@ class LocalBackend:
         ran = Usage(**counts)
         self.usage.add(ran)
         node.usage.add(ran)
+
+
+def _engine_of(node: Node) -> AsyncEngine:
+    served: Served = node.handle.served
+    return served.engine
 
 
 async def _result_of(engine: AsyncEngine, request: EngineRequest) -> SequenceOutput:

@@ -61,14 +61,24 @@ class RewardModel:
         head = engine.core.model_config.reward
         if head is None:
             raise RequestError(f"{name} is no reward model: its config.json has no reward head (ramify.kind = prm)")
-        if tokenizer.backend.get_vocab() != policy_tokenizer.backend.get_vocab():
-            raise RequestError(f"reward model {name} has another vocabulary than the policy: choose one that shares it")
         self.name = name
         self.engine = engine
         self._tokenizer = tokenizer
+        self._compatible: set[int] = set()
+        self.check_vocabulary(policy_tokenizer)
         self._step_token = head.step_token
         self._ids = (tokenizer.token_id(head.good_token), tokenizer.token_id(head.bad_token))
         self._trees: dict[Node, _Tree] = {}  # by root: two runs of one problem have equal keys
+
+    def check_vocabulary(self, policy_tokenizer: Tokenizer) -> None:
+        """Raises `RequestError` if the ids of a policy do not mean the same here."""
+        if id(policy_tokenizer) in self._compatible:
+            return
+        if self._tokenizer.backend.get_vocab() != policy_tokenizer.backend.get_vocab():
+            raise RequestError(
+                f"reward model {self.name} has another vocabulary than the policy: choose one that shares it"
+            )
+        self._compatible.add(id(policy_tokenizer))
 
     async def score(self, nodes: Sequence[Node]) -> list[StepScores]:
         """One `StepScores` a node. The prompt is charged to the first node of its tree that is scored."""

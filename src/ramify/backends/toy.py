@@ -39,6 +39,7 @@ class ToyBackend:
         pace: how many turns of the event loop a branch waits before each of its tokens; None means one.
         batch_size: how many branches may run at once; None means any number.
         max_model_len: tokens of prompt and answer together.
+        models: other models by name, with the same tokens.
         memory: tokens of prompts and answers that living branches may hold, what they share counted once; None means
             any number. It is only told (`free_tokens`), not enforced.
     """
@@ -53,8 +54,11 @@ class ToyBackend:
         batch_size: int | None = None,
         max_model_len: int = 64,
         memory: int | None = None,
+        models: Mapping[str, ToyModel] | None = None,
     ) -> None:
         self.model = model
+        self.models: dict[str | None, ToyModel] = {None: model}
+        self.models.update((models or {}).items())
         self.rewards = dict(rewards or {})
         self.pace = pace
         self.max_model_len = max_model_len
@@ -71,14 +75,22 @@ class ToyBackend:
         self._running: dict[BranchKey, set[asyncio.Task[Node]]] = {}
         self._held: dict[BranchKey, Node] = {}
 
-    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None) -> Node:
+    async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None, model: str | None = None) -> Node:
         """The root over a prompt. The table does not depend on the prompt; its tokens only count."""
+        self.context_length(model)
         tokens = _prompt_tokens(prompt)
         if len(tokens) >= self.max_model_len:
             raise PromptTooLongError(
                 f"prompt has {len(tokens)} tokens; the model's context is {self.max_model_len}: shorten it"
             )
-        return self._hold(Node(key, prompt_tokens=tokens, usage=usage if usage is not None else Usage()))
+        return self._hold(Node(key, prompt_tokens=tokens, model=model, usage=usage if usage is not None else Usage()))
+
+    def context_length(self, model: str | None = None) -> int:
+        """The same for every model. Raises `RequestError` for one that is not here."""
+        if model not in self.models:
+            known = ", ".join(name for name in self.models if name) or "none"
+            raise RequestError(f"there is no model {model!r} here (there are: {known})")
+        return self.max_model_len
 
     async def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
@@ -125,7 +137,10 @@ class ToyBackend:
         await asyncio.sleep(0)
         self._count(node, calls=1, prompt=len(left) + len(tokens))
         text = parent.text + self.model.text(ids[len(parent.tokens) :])
-        child = Node(key, parent, ids, text, node.prompt_tokens, num_new_tokens=len(left), usage=node.usage)
+        child = Node(
+            key, parent, ids, text, node.prompt_tokens,
+            model=node.model, num_new_tokens=len(left), usage=node.usage,
+        )  # fmt: skip
         return self._hold(child)
 
     def free_tokens(self) -> int | None:
@@ -140,7 +155,7 @@ class ToyBackend:
         """Log-probabilities of continuations, straight from the table (minus infinity for what cannot be drawn)."""
         self._count(node, calls=1, probe=sum(map(len, continuations)))
         return [
-            np.array([self._logprob((*node.tokens, *tokens[:at]), tokens[at]) for at in range(len(tokens))])
+            np.array([self._logprob(node.model, (*node.tokens, *tokens[:at]), tokens[at]) for at in range(len(tokens))])
             for tokens in continuations
         ]
 
@@ -166,7 +181,7 @@ class ToyBackend:
             for task in self._running.get(node.key, ()):
                 task.cancel()
 
-    def encode(self, text: str) -> TokenIds:
+    def encode(self, text: str, model: str | None = None) -> TokenIds:
         """Tokens of a text, the longest match first. Raises `RequestError` for a text that has none."""
         by_length = sorted((t for t in range(len(self.model.texts)) if self.model.texts[t]), key=self._text_length)
         tokens: list[int] = []
@@ -204,10 +219,11 @@ class ToyBackend:
                 break
             for _ in range(1 if self.pace is None else self.pace(key)):
                 await asyncio.sleep(0)
-            chances, log_mass = _restricted(self.model.conditional(tuple(tokens), params.temperature), params)
+            law = self.models[parent.model].conditional(tuple(tokens), params.temperature)
+            chances, log_mass = _restricted(law, params)
             token = _inverse_cdf(chances, key, len(tokens))
             if params.logprobs is not None:
-                details.append(self._detail(tuple(tokens), token, params.logprobs, log_mass))
+                details.append(self._detail(parent.model, tuple(tokens), token, params.logprobs, log_mass))
             tokens.append(token)
             self._count(parent, generated=1)
             text += self.model.texts[token]
@@ -222,6 +238,7 @@ class ToyBackend:
             text=text,
             prompt_tokens=parent.prompt_tokens,
             token_logprobs=logprobs if known else None,
+            model=parent.model,
             finish_reason=reason,
             step_end=at_step_end,
             num_new_tokens=len(tokens) - start,
@@ -270,13 +287,13 @@ class ToyBackend:
         read.add((model, node.key))
         return unread
 
-    def _logprob(self, prefix: TokenIds, token: int) -> float:
-        chance = float(self.model.next_token(prefix)[token])
+    def _logprob(self, model: str | None, prefix: TokenIds, token: int) -> float:
+        chance = float(self.models[model].next_token(prefix)[token])
         return float(np.log(chance)) if chance > 0 else -np.inf
 
-    def _detail(self, prefix: TokenIds, token: int, num_top: int, log_mass: float) -> TokenDetail:
+    def _detail(self, model: str | None, prefix: TokenIds, token: int, num_top: int, log_mass: float) -> TokenDetail:
         with np.errstate(divide="ignore"):
-            logprobs = np.log(self.model.next_token(prefix))
+            logprobs = np.log(self.models[model].next_token(prefix))
         order = np.argsort(-logprobs, kind="stable")[:num_top]
         top = tuple((int(i), float(logprobs[i])) for i in order)
         mean = float(np.maximum(logprobs, _LEAST_LOGPROB).mean())

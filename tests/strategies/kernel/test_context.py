@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ramify.backends.toy import ToyBackend, ToyModel
-from ramify.errors import BudgetExhausted, ConfigError
+from ramify.errors import BudgetExhausted, ConfigError, RequestError
 from ramify.scoring import Problem
-from ramify.strategies import Budget, Context, Method, Trace, parse_strategy, solve
+from ramify.strategies import Budget, Context, Method, Prices, Trace, parse_strategy, solve
 from ramify.strategies.kernel.trace import Forced, Noted, Probed
 from ramify.strategies.steps import tokens
 from ramify.strategies.testing import BUDGETS, BY_TEXT, check_result, check_strategy, toy_backend
@@ -205,3 +205,37 @@ def test_a_suffix_without_a_reserve_is_refused():
         run(None, strategy=replace(parse_strategy("sample"), answer_suffix="a"))
     with pytest.raises(ConfigError, match="leaves nothing"):
         run(None, strategy=replace(parse_strategy("sample"), answer_suffix="a", reserve=9), budget=Budget(tokens=9))
+
+
+def test_another_models_tree_has_its_own_law_prices_and_numbers():
+    other = ToyModel.random(9)
+    prices = Prices(generated=2e6, models={"small": Prices(generated=1e6)})
+
+    async def body(context):
+        (small,) = await context.extend([await context.root("small")], until=tokens(1))
+        copied = await context.append(await context.root(), small.tokens)
+        (whole,) = await context.extend([copied])
+        asked = await context.ask("is it right", model="small", max_tokens=1)
+        assert (small.model, whole.model, asked.model) == ("small", None, "small")
+        ledger = context.ledger()
+        assert (ledger.generated, ledger.program) == (1 + whole.num_new_tokens, asked.num_new_tokens)
+        assert ledger.cost == 1 + 2 * whole.num_new_tokens + asked.num_new_tokens
+        return context.result([whole, small], best=0)
+
+    model = ToyModel.random(0)
+    backend = ToyBackend(model, max_model_len=24, models={"small": other})
+    result = run(body, backend, budget=Budget(prices=prices))
+    check_result(result, backend)
+    tree = result.trace.tree()
+    assert [node.id for node in tree] == list(range(len(tree)))
+    assert [node.parent for node in tree if node.parent is None] == [
+        None
+    ] * 3  # two roots and the answer that was asked
+
+
+def test_a_model_that_is_not_there_is_named_before_the_first_token():
+    async def body(context):
+        await context.root("smaller")
+
+    with pytest.raises(RequestError, match="smaller"):
+        run(body)

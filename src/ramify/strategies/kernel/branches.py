@@ -67,7 +67,7 @@ class Branches:
 
     def room(self, node: Node, max_tokens: int | None) -> int:
         """Tokens that the answer may still grow by."""
-        context = self._backend.max_model_len - len(node.prompt_tokens)
+        context = self._backend.context_length(node.model) - len(node.prompt_tokens)
         return max(0, (context if max_tokens is None else min(context, max_tokens)) - node.num_tokens)
 
     def wishes(

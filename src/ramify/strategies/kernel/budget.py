@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,22 @@ _PER_PRICE = 1_000_000  # prices are quoted in dollars per million tokens
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Dollars per million tokens; zero where a machine of one's own does the work."""
+    """Dollars per million tokens; zero where a machine of one's own does the work.
+
+    Attributes:
+        models: prices of other models than the main one, by name; one that is not there costs what the main one does.
+    """
 
     prompt: float = 0.0
     prompt_cached: float = 0.0
     generated: float = 0.0
     verifier: float = 0.0
     probe: float = 0.0
+    models: Mapping[str, Prices] = field(default_factory=dict)
+
+    def of(self, model: str | None) -> Prices:
+        """The prices of a model; None is the main one."""
+        return self if model is None else self.models.get(model, self)
 
     def cost(self, usage: Usage) -> float:
         """Dollars for what was run."""
@@ -31,7 +41,8 @@ class Prices:
     @property
     def free(self) -> bool:
         """Whether everything costs nothing."""
-        return not any((self.prompt, self.prompt_cached, self.generated, self.verifier, self.probe))
+        own = (self.prompt, self.prompt_cached, self.generated, self.verifier, self.probe)
+        return not any(own) and all(prices.free for prices in self.models.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from ramify.strategies.kernel.trace import (
     Noted,
     Probed,
     Reported,
+    Rooted,
     Scored,
     Trace,
 )
@@ -81,10 +82,11 @@ class Context:
         self._backend = backend
         self._key = key
         self._branches = Branches(backend, sampling)
+        self._branches.numbers[key] = 0
         self._drawing = Drawing(backend, self._branches, budget, reserve)
         self._book = ScoreBook(self._drawing.purse, budget.prices)
         self._standing = Standing(problem, equivalence)
-        self._root: Node | None = None
+        self._roots: dict[str | None, Node] = {}
         self._num_asked = 0
         self._notes: list[str] = []
 
@@ -93,13 +95,19 @@ class Context:
         """Whether the budget has refused or cut a branch."""
         return self._drawing.exhausted
 
-    async def root(self) -> Node:
-        """The root of the problem's tree (the same node at each call). Runs nothing."""
-        if self._root is None:
-            self._root = await self._backend.root(self.problem.prompt, self._key, self._drawing.meter(MAIN))
-            self._branches.live[self._key] = self._root
-            self._branches.number(self._root)
-        return self._root
+    async def root(self, model: str | None = None) -> Node:
+        """The root of the problem's tree (the same node at each call), under the main model or another. Runs nothing.
+
+        Raises:
+            RequestError: the backend has no such model.
+        """
+        if model not in self._roots:
+            key = self._key if model is None else self._key.named(f"model/{model}")
+            root = await self._backend.root(self.problem.prompt, key, self._drawing.meter(MAIN, model), model)
+            self._roots[model] = self._branches.live[key] = root
+            if model is not None:
+                self.emit(Rooted(self.number(root), model))
+        return self._roots[model]
 
     async def samples(
         self,
@@ -181,8 +189,8 @@ class Context:
             PromptTooLongError: the context has no room for it.
             BudgetExhausted: reading it costs more dollars than are left.
         """
-        tokens = self._ids(continuation)
-        await self._drawing.spend(0, Usage(prompt=node.num_tokens + len(tokens)))
+        tokens = self._ids(continuation, node.model)
+        await self._drawing.spend(0, Usage(prompt=node.num_tokens + len(tokens)), node.model)
         added = await self._backend.append(node, tokens, self._branches.key_of_append(node), keep)
         parent = added.parent
         assert parent is not None
@@ -201,11 +209,12 @@ class Context:
         Raises:
             BudgetExhausted: the budget does not admit all of them.
         """
-        meter, ids = self._drawing.meter("probe"), self._ids(suffix)
+        model = nodes[0].model if nodes else None
+        meter, ids = self._drawing.meter("probe", model), self._ids(suffix, model)
         forks: list[Node] = []
         drawn: list[Node] = []
         try:
-            await self._drawing.spend(0, Usage(prompt=sum(node.num_tokens + len(ids) for node in nodes)))
+            await self._drawing.spend(0, Usage(prompt=sum(node.num_tokens + len(ids) for node in nodes)), model)
             keys = [self._branches.key_of_append(node) for node in nodes]
             bare = [replace(node, usage=meter) for node in nodes]
             appends = map(self._backend.append, bare, [ids] * len(nodes), keys)
@@ -235,13 +244,13 @@ class Context:
         Raises:
             BudgetExhausted: their tokens are more than is left.
         """
-        ids = [self._ids(continuation) for continuation in continuations]
+        ids = [self._ids(continuation, node.model) for continuation in continuations]
         tokens = sum(map(len, ids))
-        await self._drawing.spend(tokens, Usage(probe=tokens))
+        await self._drawing.spend(tokens, Usage(probe=tokens), node.model)
         return await self._backend.logprobs(node, ids)
 
-    async def ask(self, prompt: Prompt, purse: str = "program", **sampling: Any) -> Node:
-        """One answer of the model to another prompt (a critic, a judge, a planner), charged to the purse named.
+    async def ask(self, prompt: Prompt, purse: str = "program", model: str | None = None, **sampling: Any) -> Node:
+        """One answer of a model to another prompt (a critic, a judge, a planner), charged to the purse named.
 
         Raises:
             BudgetExhausted: no token is left.
@@ -249,10 +258,10 @@ class Context:
         """
         if purse not in ("program", "probe", "verifier"):
             raise ConfigError(f"purse={purse!r} does not work: choose program, probe or verifier")
-        meter = self._drawing.meter(purse)
+        meter = self._drawing.meter(purse, model)
         key = self._key.named("ask").child(self._num_asked)
         self._num_asked += 1
-        root = await self._backend.root(prompt, key, meter)
+        root = await self._backend.root(prompt, key, meter, model)
         self._branches.live[root.key] = root
         answers = await self._drawing.all(self._branches.wishes([root], 1, None, None, sampling))
         if not answers:
@@ -294,9 +303,9 @@ class Context:
         """The key of the answer that a text marks; None if it has none."""
         return self._standing.key(text)
 
-    def encode(self, text: str) -> TokenIds:
-        """Token ids of a text. Raises `CapabilityError` where the backend has none."""
-        return self._backend.encode(text)
+    def encode(self, text: str, model: str | None = None) -> TokenIds:
+        """Token ids of a text under a model. Raises `CapabilityError` where the backend has none."""
+        return self._backend.encode(text, model)
 
     def free_tokens(self) -> int | None:
         """Tokens for which the backend has KV memory now; None where it does not say."""
@@ -350,7 +359,7 @@ class Context:
         """A result from what has been reported so far; failing that, from the answers that were finished."""
         if self._standing.fall_back():
             self._emit_report()
-        best = self._standing.best or self._root or Node(self._key)
+        best = self._standing.best or self._roots.get(None) or Node(self._key)
         candidates, answer = self._standing.candidates, self.answer(best)
         return Result(
             best, answer, candidates, self.ledger(), reason, self.trace, self.problem.id, notes=tuple(self._notes)
@@ -365,8 +374,8 @@ class Context:
         cut = self._standing.best or self._longest_open()
         if cut is None or cut.finish_reason == "stop":
             return
-        ids = self._ids(suffix)
-        room = self._backend.max_model_len - len(cut.prompt_tokens) - len(ids) - reserve
+        ids = self._ids(suffix, cut.model)
+        room = self._backend.context_length(cut.model) - len(cut.prompt_tokens) - len(ids) - reserve
         keep = None if len(cut.tokens) <= room else max(0, room)
         forced = await self.append(cut, ids, keep)
         drawn = await self._drawing.all(
@@ -401,8 +410,8 @@ class Context:
             answer = show_answer(self.answer(best))
             self.emit(Reported(self.number(best), answer, len(self._standing.candidates)))
 
-    def _ids(self, continuation: str | TokenIds) -> TokenIds:
-        return self._backend.encode(continuation) if isinstance(continuation, str) else tuple(continuation)
+    def _ids(self, continuation: str | TokenIds, model: str | None) -> TokenIds:
+        return self._backend.encode(continuation, model) if isinstance(continuation, str) else tuple(continuation)
 
     async def _draw(self, wishes: list[Wish], order: Order) -> AsyncGenerator[Node, None]:
         async with self._drawing.launch(wishes) as launch:

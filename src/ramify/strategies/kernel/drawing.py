@@ -11,7 +11,7 @@ from ramify.errors import BudgetExhausted, EngineError
 from ramify.strategies.kernel.branches import Branches
 from ramify.strategies.kernel.budget import Budget
 from ramify.strategies.kernel.launch import Launch, Wish
-from ramify.strategies.kernel.ledger import Ledger
+from ramify.strategies.kernel.ledger import Ledger, Meter
 from ramify.strategies.kernel.purse import NOTHING, Charge, Purse
 from ramify.strategies.kernel.result import Candidate, path_tokens
 
@@ -29,7 +29,7 @@ class Drawing:
 
     Attributes:
         purse: what is left.
-        meters: tokens by purse; ``generated`` is the method's own tree.
+        meters: tokens by purse and model; ``generated`` is the method's own trees.
         exhausted: whether the budget has refused or cut a branch.
         num_skipped: answers that could have been drawn and will not be.
         given_up: lengths of the open branches that were dropped and of the parents of cancelled continuations.
@@ -37,7 +37,7 @@ class Drawing:
 
     def __init__(self, backend: Backend, branches: Branches, budget: Budget, reserve: int) -> None:
         self.purse = Purse(budget, reserve)
-        self.meters = {MAIN: Usage()}
+        self.meters: dict[Meter, Usage] = {(MAIN, None): Usage()}
         self.exhausted = False
         self.num_skipped = 0
         self.given_up: list[int] = []
@@ -48,9 +48,9 @@ class Drawing:
         self._launches: set[Launch] = set()
         self._started_s = time.monotonic()
 
-    def meter(self, purse: str) -> Usage:
-        """The meter of a purse."""
-        return self.meters.setdefault(purse, Usage())
+    def meter(self, purse: str, model: str | None = None) -> Usage:
+        """The meter of a purse and a model."""
+        return self.meters.setdefault((purse, model), Usage())
 
     @asynccontextmanager
     async def launch(self, wishes: list[Wish]) -> AsyncGenerator[Launch, None]:
@@ -70,13 +70,13 @@ class Drawing:
         async with self.launch(wishes) as launch:
             return [node async for node, _, _ in launch.nodes()]
 
-    async def spend(self, tokens: int, usage: Usage) -> None:
-        """Take work out of the purse before it is run: so many tokens, and the price of `usage`.
+    async def spend(self, tokens: int, usage: Usage, model: str | None = None) -> None:
+        """Take work out of the purse before it is run: so many tokens, and the model's price of `usage`.
 
         Raises:
             BudgetExhausted: the budget does not hold it.
         """
-        charge = Charge(tokens, self._budget.prices.cost(usage))
+        charge = Charge(tokens, self._budget.prices.of(model).cost(usage))
         if charge == NOTHING:
             return
         async with self.purse.turn:
@@ -92,12 +92,13 @@ class Drawing:
 
     def ledger(self, candidates: Sequence[Candidate], finished: Sequence[Node]) -> Ledger:
         """What has been spent so far, given what the choice is made among and the answers that came to their end."""
-        own = [candidate for candidate in candidates if candidate.node.usage is self.meters[MAIN]]
+        main = [meter for (purse, _), meter in self.meters.items() if purse == MAIN]
+        own = [candidate for candidate in candidates if any(candidate.node.usage is meter for meter in main)]
         on_paths = path_tokens(own)
         return Ledger.of(
             self.meters,
             self._budget.prices,
-            discarded=max(0, self.meters[MAIN].generated - on_paths),
+            discarded=max(0, sum(meter.generated for meter in main) - on_paths),
             shared=max(0, sum(candidate.node.num_tokens for candidate in own) - on_paths),
             saved=self._saved([node.num_tokens for node in finished if node.finish_reason == "stop"]),
             wall_s=time.monotonic() - self._started_s,

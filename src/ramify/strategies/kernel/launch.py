@@ -52,7 +52,8 @@ class Wish:
     def drawing(self, new_tokens: int, prices: Prices) -> Charge:
         """What drawing so many tokens costs, priced as if nothing of its context were cached."""
         context = len(self.parent.prompt_tokens) + self.parent.num_tokens
-        return Charge(new_tokens, prices.cost(Usage(prompt=context, generated=new_tokens)))
+        cost = prices.of(self.parent.model).cost(Usage(prompt=context, generated=new_tokens))
+        return Charge(new_tokens, cost)
 
     def scoring(self, new_tokens: int, prices: Prices) -> Charge:
         """Upper bound of what scoring it costs when it has drawn so many."""

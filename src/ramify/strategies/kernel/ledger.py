@@ -9,6 +9,9 @@ from typing import Any
 from ramify.backends.base import Usage
 from ramify.strategies.kernel.budget import Prices
 
+Meter = tuple[str, str | None]
+"""A purse and the model that spends from it (None: the main one)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -49,25 +52,24 @@ class Ledger:
         return self.generated + self.verifier + self.probe + self.program
 
     @classmethod
-    def of(cls, meters: Mapping[str, Usage], prices: Prices, **counts: Any) -> Ledger:
-        """The ledger of some meters: ``generated`` for the method's own tree, the other purses by name."""
-        main = meters["generated"]
+    def of(cls, meters: Mapping[Meter, Usage], prices: Prices, **counts: Any) -> Ledger:
+        """The ledger of some meters: ``generated`` for the method's own trees, the other purses by name."""
         everything = Usage()
         for meter in meters.values():
             everything.add(meter)
 
         def drawn_for(purse: str) -> int:
-            return meters[purse].generated if purse in meters else 0
+            return sum(meter.generated for (name, _), meter in meters.items() if name == purse)
 
         return cls(
             prompt=everything.prompt,
             prompt_cached=everything.prompt_cached,
-            generated=main.generated,
+            generated=drawn_for("generated"),
             verifier=everything.verifier + drawn_for("verifier"),
             probe=everything.probe + drawn_for("probe"),
             program=drawn_for("program"),
             calls=everything.calls,
-            cost=prices.cost(everything),
+            cost=sum(prices.of(model).cost(meter) for (_, model), meter in meters.items()),
             **counts,
         )
 

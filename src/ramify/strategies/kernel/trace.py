@@ -34,6 +34,13 @@ class Grown(TraceEvent, frozen=True):
     logprob: float | None = None
 
 
+class Rooted(TraceEvent, frozen=True):
+    """The tree of the problem under another model than the main one begins."""
+
+    node: int
+    model: str
+
+
 class Forced(TraceEvent, frozen=True):
     """Known tokens were put behind a branch (behind its first tokens, if it was cut for it): a node of its own."""
 
@@ -109,7 +116,9 @@ class Stopped(TraceEvent, frozen=True):
     total_tokens: int
 
 
-AnyEvent = Started | Grown | Forced | Probed | Noted | Scored | Dropped | Cut | Resampled | Asked | Reported | Stopped
+AnyEvent = (
+    Started | Rooted | Grown | Forced | Probed | Noted | Scored | Dropped | Cut | Resampled | Asked | Reported | Stopped
+)
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
@@ -163,6 +172,8 @@ class Trace:
                 case Grown():
                     nodes.append(_grown(event))
                     nodes[event.parent].children.append(event.node)
+                case Rooted():
+                    nodes.append(TraceNode(event.node))
                 case Forced():
                     added = TraceNode(event.node, event.parent, event.text, event.num_tokens)
                     nodes.append(added)
