@@ -1,5 +1,8 @@
 """Votes: what wins, and that the order of candidates matters for ties alone."""
 
+import math
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from ramify.backends.base import Node
 from ramify.errors import ConfigError
 from ramify.randomness import BranchKey
-from ramify.strategies.votes import best_of, finished, tally, vote
+from ramify.strategies.votes import best_of, check_transform, finished, most_of, tally, vote, vote_weights
 
 ANSWERS = st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=1, max_size=8)
 WEIGHTS = st.floats(0, 1, allow_nan=False)
@@ -76,3 +79,77 @@ def test_a_cut_answer_never_stands_against_a_finished_one():
 def test_the_first_of_equal_scores_is_the_best():
     assert best_of([0.5, 0.7, 0.7], among=[0, 1, 2]) == 1
     assert best_of([0.5], among=[]) is None
+
+
+SCORES = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=8)
+
+
+@given(SCORES)
+def test_shares_sum_to_one_and_do_not_depend_on_the_unit(scores):
+    weights = vote_weights(scores, "share")
+    if sum(scores) > 0:
+        assert weights.sum() == pytest.approx(1)
+        np.testing.assert_allclose(vote_weights([score * 1024 for score in scores], "share"), weights)
+
+
+@given(SCORES, st.floats(0.1, 3))
+def test_ranks_do_not_depend_on_any_increasing_change_of_the_scores(scores, power):
+    changed = [score**3 + 5 for score in map(float, scores)]
+    if len(set(changed)) == len(set(scores)):  # rounding may make equals of what was not
+        assert list(vote_weights(changed, "rank", power=power)) == list(vote_weights(scores, "rank", power=power))
+
+
+@given(SCORES)
+def test_a_softmax_depends_neither_on_the_unit_nor_on_the_origin(scores):
+    weights = vote_weights(scores, "softmax", tau=0.7)
+    moved = vote_weights([score * 8 - 3 for score in scores], "softmax", tau=0.7)
+    np.testing.assert_allclose(moved, weights, rtol=1e-4)
+
+
+def test_equal_scores_weigh_the_same_under_every_transform():
+    for transform in ("none", "share", "rank", "softmax"):
+        assert len(set(vote_weights([0.3, 0.3, 0.3], transform))) == 1
+    assert (
+        len(set(vote_weights([0.1 + 0.2, 0.3, 0.3], "softmax"))) == 1
+    )  # rounding is no difference in standard deviations
+
+
+def test_ranks_are_borda_counts_with_mean_ranks_for_equals():
+    np.testing.assert_allclose(vote_weights([0.1, 0.9, 0.5, 0.5], "rank"), [1 / 4, 1, 2.5 / 4, 2.5 / 4])
+    np.testing.assert_allclose(vote_weights([0.1, 0.9], "rank", power=2), [1 / 4, 1])
+    np.testing.assert_allclose(vote_weights([0.1, 0.9], "rank", power=0), [1, 1])
+
+
+def test_the_larger_score_never_weighs_less():
+    for transform in ("none", "share", "rank", "softmax"):
+        weights = vote_weights([0.1, 0.2, 0.7, 0.7], transform)
+        assert list(weights) == sorted(weights)
+
+
+@pytest.mark.parametrize("transform", ["none", "share"])
+def test_a_negative_score_is_no_weight(transform):
+    with pytest.raises(ConfigError, match="weigh"):
+        vote_weights([-1.0, 2.0], transform)
+
+
+@pytest.mark.parametrize("transform", ["none", "share", "rank", "softmax"])
+def test_a_score_that_is_no_number_weighs_nothing_but_fails(transform):
+    with pytest.raises(ConfigError, match="finite"):
+        vote_weights([float("nan"), 2.0], transform)
+
+
+def test_a_scale_without_an_end_needs_a_transform():
+    check_transform("none", (0.0, 1.0), "X")
+    for transform, scale in [("none", (0.0, math.inf)), ("none", (-1.0, 1.0)), ("share", (-math.inf, 0.0))]:
+        with pytest.raises(ConfigError, match=f"transform={transform}"):
+            check_transform(transform, scale, "X")
+    for transform in ("rank", "softmax"):
+        check_transform(transform, (-math.inf, math.inf), "X")
+
+
+def test_the_share_kept_is_the_highest_and_equals_stay_together():
+    scores = [0.1, 0.9, 0.5, 0.5]
+    assert most_of(scores, [0, 1, 2, 3], 0.25) == [1]
+    assert most_of(scores, [0, 1, 2, 3], 0.5) == [1, 2, 3]
+    assert most_of(scores, [0, 2], 0.01) == [2]
+    assert most_of(scores, [], 1.0) == []

@@ -31,7 +31,7 @@ Here are several attempts at it. Some of them may be wrong.
 
 Weigh them against each other and write one solution that is right, with its final answer in the form the question asks
 for."""
-ANSWER = "Attempt {number}:\n{answer}"
+ITEM = "Attempt {number}:\n{answer}"
 
 
 @strategy("synthesis", kind="approximate", paper="arXiv:2501.01668")
@@ -47,6 +47,7 @@ class Synthesis(Method):
         among: the "fused" answers alone, or "all" together with the candidates.
         scorer: of "score".
         template: the prompt, with ``{question}`` and ``{answers}``.
+        item: each of the answers in it, with ``{number}`` and ``{answer}``.
     """
 
     n: int = 8
@@ -55,12 +56,14 @@ class Synthesis(Method):
     among: Literal["fused", "all"] = "fused"
     scorer: Scorer = field(default_factory=ProcessReward)
     template: str = TEMPLATE
+    item: str = ITEM
 
     def __post_init__(self) -> None:
         check_n(self.n)
         if self.m < 1:
             raise ConfigError(f"m={self.m} does not work: write at least one fused answer")
         check_template(self.template, "answers")
+        check_template(self.item, "answer")
         if self.final == "score" and Capability.LOGPROBS in self.scorer.needs:
             raise ConfigError(
                 f"final=score cannot use {type(self.scorer).__name__}: log-probabilities of a fused answer are those "
@@ -90,15 +93,13 @@ class Synthesis(Method):
         """One fused answer of as many different candidates as the context holds; None if it does not hold two."""
         shown = list(dict.fromkeys(answers[i].text.strip() for i in finished(answers)))
         while len(shown) > 1:
-            parts = [fill(ANSWER, number=str(i), answer=text) for i, text in enumerate(shown, start=1)]
+            parts = [fill(self.item, number=str(i), answer=text) for i, text in enumerate(shown, start=1)]
             prompt = fill(self.template, question=question_text(problem), answers="\n\n".join(parts))
             try:
                 return await context.ask(prompt)
             except PromptTooLongError:
                 shown = shown[:-1]
-                context.note(
-                    f"the context holds {len(shown)} different candidates in one prompt; the others are not shown"
-                )
+                context.note(f"the context holds only {len(shown)} different candidates in one prompt")
         return None
 
     def _good(self, answers: Sequence[Node], fused: Sequence[Node], context: Context) -> list[int]:

@@ -7,7 +7,7 @@ comparing two answers is easier for a judge than giving one of them a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 from ramify.backends.base import Capability, FloatArray, Node
 from ramify.errors import ConfigError
 from ramify.scoring.confidence import details_for
+from ramify.scoring.logprob import mean_logprob
 from ramify.scoring.prm import ProcessReward
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
@@ -41,7 +42,8 @@ class Tournament(Method):
             from Python, any `Judge`.
         scorer: of "scores".
         tau: of "scores", the difference that makes odds of e to 1.
-        among: "answers" lets one sample of each different answer play; "samples" all.
+        among: "answers" lets one sample of each different answer play, the one of the highest score (of the highest
+            mean log-probability where the model judges); "samples" all.
         limit: players up to which everybody meets everybody; above it, players are paired by their standing (Swiss).
         rounds: of a Swiss tournament; by default the logarithm of the players' number to base 2, rounded up, plus 1.
         prior: virtual games a player in the fit, half won, half lost.
@@ -72,9 +74,8 @@ class Tournament(Method):
     async def run(self, problem: Problem, context: Context) -> Result:
         """Draw, pair, compare, fit; round by round."""
         judge = self._judge()
-        by_score = {"scored_by": self.scorer, **details_for(self.scorer)} if self.judge == "scores" else {}
-        answers = await context.extend([await context.root()], self.n, **by_score)
-        players = players_of(ballots_of(answers, context), self.among)
+        answers, merits = await self._draw(context)
+        players = players_of(ballots_of(answers, context), self.among, merits)
         bracket = Bracket(len(players), self.limit, self.rounds, self.prior)
         for pairs in bracket.rounds():
             self._report(context, answers, players, bracket)
@@ -87,6 +88,17 @@ class Tournament(Method):
             )
         self._report(context, answers, players, bracket)
         return context.conclude("budget" if context.exhausted else "finished")
+
+    async def _draw(self, context: Context) -> tuple[list[Node], Numbers | None]:
+        """The answers, and by what one of several samples of an answer is put forward."""
+        root = await context.root()
+        if self.judge == "scores":
+            answers = await context.extend([root], self.n, scored_by=self.scorer, **details_for(self.scorer))
+            return answers, await context.score(answers, self.scorer)
+        if Capability.LOGPROBS not in context.capabilities:
+            return await context.extend([root], self.n), None
+        answers = await context.extend([root], self.n, logprobs=self.sampling.logprobs or 0)
+        return answers, [mean_logprob(node) for node in answers]
 
     def _report(self, context: Context, answers: Sequence[Node], players: Sequence[int], bracket: Bracket) -> None:
         context.report(answers, players[bracket.order[0]], weights=shares(bracket, players, len(answers)))
@@ -107,7 +119,7 @@ def score_tournament(
     prior: float = PRIOR,
 ) -> tuple[int | None, FloatArray]:
     """A tournament whose judge compares scores: the winner's index and every ballot's share of strength, [ballots]."""
-    players = players_of(ballots, among)
+    players = players_of(ballots, among, scores)
     if not players:
         return None, np.zeros(0)
     bracket = Bracket(len(players), limit, rounds, prior)
@@ -117,13 +129,20 @@ def score_tournament(
     return players[bracket.order[0]], shares(bracket, players, len(ballots))
 
 
-def players_of(ballots: Sequence[Ballot], among: Among = "answers") -> list[int]:
-    """Finished answers that can be read (all that stand if none can): the first of each answer, or all samples."""
+def players_of(ballots: Sequence[Ballot], among: Among = "answers", merits: Numbers | None = None) -> list[int]:
+    """Finished answers that can be read (all that stand if none can): one of most merit of each answer, or all samples.
+
+    Without merits it is the first of each answer.
+    """
     able = voters(ballots) or standing(ballots)
     if among == "samples":
         return able
-    first = {ballots[i].answer: i for i in reversed(able)}
-    return sorted(first.values())
+    found: dict[Hashable | None, int] = {}
+    for i in able:
+        known = found.setdefault(ballots[i].answer, i)
+        if merits is not None and merits[i] > merits[known]:
+            found[ballots[i].answer] = i
+    return sorted(found.values())
 
 
 def shares(bracket: Bracket, players: Sequence[int], count: int) -> FloatArray:
