@@ -1,7 +1,8 @@
 """Resampling schemes: pure functions from weights and uniform numbers to the indices of the chosen parents.
 
 Each is unbiased: parent i is chosen ``n * weight_i`` times on average. They differ in the variance they add; Douc and
-Cappe (2005), arXiv:cs/0507025, compare them.
+Cappe (2005), arXiv:cs/0507025, compare them. `conditional` draws from the law of a scheme given that one parent was
+chosen, which is what a method that keeps a reference particle needs (Chopin and Singh, 2015, arXiv:1304.1887).
 """
 
 from __future__ import annotations
@@ -40,13 +41,11 @@ def systematic(weights: FloatArray, uniforms: FloatArray) -> IntArray:
 def residual(weights: FloatArray, uniforms: FloatArray) -> IntArray:
     """The whole part of ``n * weight`` for certain, the rest by independent draws (Liu and Chen, 1998)."""
     n = len(weights)
-    expected = n * weights
-    whole = np.floor(expected + 1e-9)  # 1e-9: a weight of exactly k/n must not lose a copy to rounding
-    certain = np.repeat(np.arange(n), whole.astype(np.int64))[:n]
+    whole, rest = _residual_parts(weights)
+    certain = np.repeat(np.arange(n), whole)[:n]
     missing = n - len(certain)
     if missing == 0:
         return certain
-    rest = np.maximum(expected - whole, 0.0)
     drawn = _invert(rest / rest.sum(), np.sort(uniforms[:missing]))
     return np.sort(np.concatenate([certain, drawn]))
 
@@ -57,6 +56,41 @@ SCHEMES: dict[str, Resampling] = {
     "residual": residual,
     "multinomial": multinomial,
 }
+
+
+def conditional(name: str, weights: FloatArray, kept: int, uniforms: FloatArray, mark: float) -> tuple[IntArray, int]:
+    """Parents from the law that the scheme has when a slot chosen at random is known to have parent `kept`.
+
+    Drawing `kept` from the weights and then the rest here is the same as drawing all parents freely.
+
+    Args:
+        name: of the scheme.
+        weights: [n], sum 1.
+        kept: the parent that must be among the chosen.
+        uniforms: [n] in (0, 1), as for the scheme itself.
+        mark: in (0, 1): where in the kept parent's share of the weight the known slot's draw falls.
+
+    Returns:
+        parents [n], sorted, and a slot whose parent is `kept`.
+    """
+    n = len(weights)
+    heights = np.concatenate([[0.0], np.cumsum(weights)]) / weights.sum()
+    place = heights[kept] + mark * (heights[kept + 1] - heights[kept])  # uniform on the kept parent's share
+    fixed = uniforms.copy()
+    if name == "systematic":
+        fixed[0] = n * place % 1.0
+    elif name == "stratified":
+        fixed[min(int(n * place), n - 1)] = n * place % 1.0
+    elif name == "multinomial":
+        fixed[0] = place
+    else:
+        fixed = _residual_uniforms(weights, kept, uniforms, mark)
+    parents = scheme(name)(weights, fixed)
+    slots = np.flatnonzero(parents == kept)
+    if len(slots) == 0:  # a share too narrow for floating point: put the kept parent where its draw fell
+        slots = np.array([min(int(n * place), n - 1)])
+        parents[slots[0]] = kept
+    return parents, int(slots[0])
 
 
 def scheme(name: str) -> Resampling:
@@ -80,9 +114,16 @@ def softmax(log_weights: FloatArray) -> FloatArray:
 
 
 def log_mean(log_weights: FloatArray) -> float:
-    """Logarithm of the mean weight."""
+    """Logarithm of the mean weight; minus infinity if all weights are 0."""
     top = log_weights.max()
+    if top == -np.inf:
+        return -np.inf
     return float(top + np.log(np.exp(log_weights - top).mean()))
+
+
+def choose(weights: FloatArray, mark: float) -> int:
+    """The index in whose share of the weights a number in (0, 1) falls; never one of weight 0."""
+    return int(_invert(np.asarray(weights, dtype=np.float64), np.array([mark]))[0])
 
 
 def effective_sample_size(weights: FloatArray) -> float:
@@ -90,6 +131,26 @@ def effective_sample_size(weights: FloatArray) -> float:
     return float(1.0 / np.square(weights).sum())
 
 
+def _residual_parts(weights: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Copies that are certain, [n], and what is left of the expected copies, [n]."""
+    expected = len(weights) * weights
+    whole = np.floor(expected + 1e-9)  # 1e-9: a weight of exactly k/n must not lose a copy to rounding
+    return whole.astype(np.int64), np.maximum(expected - whole, 0.0)
+
+
+def _residual_uniforms(weights: FloatArray, kept: int, uniforms: FloatArray, mark: float) -> FloatArray:
+    """Numbers with which `residual` gives the kept parent its slot: a certain copy, or else the first free draw."""
+    whole, rest = _residual_parts(weights)
+    share = (whole[kept] + rest[kept]) * mark
+    if share < whole[kept] or rest[kept] == 0:
+        return uniforms
+    heights = np.cumsum(rest)
+    fixed = uniforms.copy()
+    fixed[0] = (heights[kept] - rest[kept] + share - whole[kept]) / heights[-1]
+    return fixed
+
+
 def _invert(weights: FloatArray, marks: FloatArray) -> IntArray:
     heights: npt.NDArray[Any] = np.cumsum(weights)
-    return np.searchsorted(heights / heights[-1], marks, side="right").astype(np.int64)
+    found = np.searchsorted(heights / heights[-1], marks, side="right").astype(np.int64)
+    return np.minimum(found, len(weights) - 1)  # marks just below 1 may be rounded to it
