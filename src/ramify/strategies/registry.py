@@ -19,7 +19,7 @@ from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
-from ramify.strategies.steps import StepSplitter
+from ramify.strategies.steps import StepSplitter, parse_splitter
 
 DEFAULT_SAMPLING = SamplingParams(temperature=0.8, max_tokens=None)
 """Warm enough that samples differ; answers may be as long as the context allows."""
@@ -134,7 +134,7 @@ def _scorer(factory: Callable[..., Any], options: dict[str, str], own: dict[str,
 
 def _own_value(text: str, wanted: Any, where: str) -> Any:
     if wanted is StepSplitter:
-        return registry.build("splitter", f"tokens:k={text}" if text.isdigit() else text)
+        return parse_splitter(text)
     return read_value(text, wanted, where)
 
 
