@@ -24,7 +24,7 @@ def scripted(answers, last=X):
     return ToyModel(TEXTS, table)
 
 
-def run_script(strategy, answers, last=X, reward=None, **options):
+def run_script(strategy, answers, last=X, reward=None, context=64, **options):
     """The result on a scripted model."""
-    backend = ToyBackend(scripted(answers, last), {"nano-prm": reward or (lambda tokens: 0.5)}, max_model_len=64)
+    backend = ToyBackend(scripted(answers, last), {"nano-prm": reward or (lambda tokens: 0.5)}, max_model_len=context)
     return asyncio.run(solve(strategy, Problem("p", "q"), backend, equivalence=BY_LETTER, **options))

@@ -100,6 +100,12 @@ def test_a_budget_counts_probes():
     assert result.ledger.total_tokens <= 10
 
 
+def test_a_chain_that_fills_the_context_is_asked_as_long_as_there_is_room_and_then_left_alone():
+    result = run_script(single(), [X, Y] * 20, context=12)
+    assert (result.best.finish_reason, result.best.num_tokens) == ("length", 11)
+    assert result.ledger.probe > 0
+
+
 def test_line_breaks_that_are_there_are_not_asked_for_again():
     assert fitting("\n#### ", "a line\n") == "#### "
     assert fitting("\n#### ", "half a line") == "\n#### "

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ramify.backends.toy import ToyModel
+from ramify.backends.toy import ToyBackend, ToyModel
 from ramify.errors import ConfigError
 from ramify.scoring import Problem
 from ramify.strategies import Budget, Sample, StepSplitter, solve
@@ -88,6 +88,13 @@ def test_drawing_ends_with_the_batch_whose_best_merit_is_enough():
         assert all(value < 0.6 for value in before)
         assert (max(merits) >= 0.6) == (result.stop_reason == "certain")
         assert (result.ledger.saved > 0) == (len(merits) < 9)
+
+
+def test_an_answer_that_fills_the_context_has_a_merit_too():
+    backend = ToyBackend(MODEL, max_model_len=5)
+    result = asyncio.run(solve(asking(enough=1.0), Problem("p", "xy"), backend, equivalence=BY_TEXT))
+    assert all(0 <= candidate.score <= 1 for candidate in result.candidates)
+    assert any(candidate.node.finish_reason == "length" for candidate in result.candidates)
 
 
 def test_what_it_asks_is_charged_to_probes():

@@ -61,6 +61,13 @@ def test_a_chain_that_is_never_cut_follows_the_models_law():
     assert_law(run_many(strategy, 200), SMALL.law(temperature=0.8))
 
 
+@pytest.mark.parametrize("patience", [9, 10])
+def test_a_chain_is_cut_at_the_end_of_the_context_so_that_its_answer_fits(patience):
+    result = run_script(trimmer(patience=patience, answer_tokens=2), [X, Y] * 20, context=12)
+    assert result.text.rpartition(ASK)[2] in ("x", "y")
+    assert len(result.best.tokens) <= 11
+
+
 def test_chains_vote():
     result = run_script(trimmer(n=3), [Y] * 5)
     assert result.answer == "y"

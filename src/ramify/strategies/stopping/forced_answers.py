@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ramify.backends.base import Node
-from ramify.errors import ConfigError
+from ramify.errors import ConfigError, PromptTooLongError
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.steps import StepSplitter
@@ -42,10 +42,9 @@ async def probe_answers(
     fitted = [fitting(suffix, node.text) for node in nodes]
     for asked in dict.fromkeys(fitted):
         places = [i for i, own in enumerate(fitted) if own == asked]
-        drawn = await context.probe([nodes[i] for i in places], asked, max_tokens, stop=("\n",), **sampling)
-        for place, probe in zip(places, drawn, strict=True):
-            answer = context.key(asked + probe.text) if probe.text.strip() else None
-            probes[place] = Probe(asked, probe.text, answer)
+        texts = await _probed(context, [nodes[i] for i in places], asked, max_tokens, **sampling)
+        for place, text in zip(places, texts, strict=True):
+            probes[place] = Probe(asked, text, context.key(asked + text) if text.strip() else None)
     return [probes[i] for i in range(len(nodes))]
 
 
@@ -59,10 +58,22 @@ async def force_answers(
     Raises:
         BudgetExhausted: not even one could be drawn.
     """
-    cut = [await context.append(node, fitting(suffix, node.text)) for node in nodes]
+    cut = [await behind(context, node, suffix, max_tokens) for node in nodes]
     drawn = await context.extend(cut, n, StepSplitter(stop=("\n",), max_tokens=max_tokens), scored_by=scored_by)
     context.retire(cut)
     return [closed(node) for node in drawn]
+
+
+async def behind(context: Context, node: Node, suffix: str, room: int, keep: int | None = None) -> Node:
+    """An open node with the suffix behind `node`, or behind its first `keep` tokens.
+
+    At the end of the model's context the end of the answer gives way, so that `room` tokens can be drawn behind it.
+    """
+    asked = fitting(suffix, node.text)
+    try:
+        return await context.append(node, asked, keep)
+    except PromptTooLongError:
+        return await context.append(node, asked, max(0, len(node.tokens) - len(context.encode(asked)) - room))
 
 
 def closed(node: Node) -> Node:
@@ -90,3 +101,14 @@ def check_asking(suffix: str, **tokens: int) -> None:
     for name, count in tokens.items():
         if count < 1:
             raise ConfigError(f"{name}={count} does not work: an answer takes at least one token")
+
+
+async def _probed(context: Context, nodes: Sequence[Node], suffix: str, max_tokens: int, **sampling: Any) -> list[str]:
+    """What each node says behind the suffix; nothing where the context has no room for asking."""
+    try:
+        drawn = await context.probe(nodes, suffix, max_tokens, stop=("\n",), **sampling)
+    except PromptTooLongError:
+        if len(nodes) == 1:
+            return [""]
+        return [text for node in nodes for text in await _probed(context, [node], suffix, max_tokens, **sampling)]
+    return [node.text for node in drawn]

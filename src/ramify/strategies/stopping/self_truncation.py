@@ -13,9 +13,10 @@ from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
 from ramify.strategies.steps import StepSplitter, tokens
-from ramify.strategies.stopping.forced_answers import fitting
+from ramify.strategies.stopping.forced_answers import behind
 from ramify.strategies.votes import best_of, finished
 
+_REPLY = 8  # tokens left for a reply at the end of the model's context
 LEAST_LOGPROB = -100.0  # two impossible words say nothing: their difference is 0 and not undefined
 
 
@@ -116,7 +117,7 @@ class SelfTruncation(Method):
         """The model's probability that starting again would not do better, of the two answers to the question."""
         ended = node.finish_reason == "stop"  # the question stands before what ended the answer
         keep = max(0, len(node.tokens) - 1) if ended else None
-        asked = await context.append(node, fitting(self.suffix, node.text), keep=keep)
+        asked = await behind(context, node, self.suffix, _REPLY, keep)
         better, settled = await context.logprobs(asked, [self.better, self.settled])
         context.retire([asked])
         return 1 / (1 + math.exp(_likelihood(better) - _likelihood(settled)))
