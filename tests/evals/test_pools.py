@@ -114,6 +114,47 @@ async def test_what_cannot_work_is_refused_before_the_first_token(tmp_path: Path
     assert not (tmp_path / "pool.jsonl").exists()
 
 
+async def test_a_pool_holds_what_confidence_is_read_from(tmp_path: Path) -> None:
+    pool = await draw(tmp_path / "pool.jsonl")
+    assert pool.details == 20
+    for sample in (sample for group in pool.samples.values() for sample in group):
+        assert sample.logprob_sum == pytest.approx(sample.logprob * sample.generated)
+        assert len(sample.confidences) == sample.generated
+        assert sample.self_certainty is not None
+        assert sample.self_certainty > 0
+    assert Pool.load(tmp_path / "pool.jsonl") == pool
+
+
+async def test_details_never_change_what_is_drawn(tmp_path: Path) -> None:
+    rich = await draw(tmp_path / "rich.jsonl")
+    poor = await draw_pool(
+        tmp_path / "poor.jsonl", ToyTask(), PROBLEMS, make_backend(),
+        model="toy", n=4, params=PARAMS, reward_models=["toy-prm"], details=0,
+    )  # fmt: skip
+    assert poor.details == 0
+    for first, second in zip(rich.samples.values(), poor.samples.values(), strict=True):
+        assert [s.tokens for s in first] == [s.tokens for s in second]
+        assert {s.self_certainty for s in second} == {None}
+
+
+async def test_a_file_of_earlier_versions_loads_and_goes_on_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "old.jsonl"
+    await draw_pool(
+        path, ToyTask(), PROBLEMS, make_backend(),
+        model="toy", n=2, params=PARAMS, reward_models=["toy-prm"], details=0,
+    )  # fmt: skip
+    newer = {"logprob_sum", "self_certainty", "confidences"}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    bare = [lines[0], *({name: part for name, part in line.items() if name not in newer} for line in lines[1:])]
+    path.write_text("".join(json.dumps(line) + "\n" for line in bare))
+    old = Pool.load(path)
+    assert old.n == 2
+    assert old.samples["toy/0"][0].confidences == ()
+    grown = await draw(path)  # more samples, as the file's own settings have them
+    assert grown.n == 4
+    assert grown.details == 0
+
+
 async def test_a_record_that_is_no_sample_is_reported_by_line(tmp_path: Path) -> None:
     path = tmp_path / "pool.jsonl"
     await draw(path, n=1, count=1)

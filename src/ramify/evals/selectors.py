@@ -54,8 +54,6 @@ def estimate_of(strategy: Strategy, pool: Pool, seed: int = 0, count: int = REPL
         ConfigError: the pool does not hold what the strategy chooses by.
     """
     check_replayable(strategy, pool)
-    if isinstance(strategy, SelfConsistency):
-        return lambda samples, k: estimators.maj_at_k(keys(samples), correct(samples), k)
     if isinstance(strategy, BestOfN) and strategy.select == "max":
         return lambda samples, k: estimators.best_of_n_at_k(ranked(strategy.scorer, samples), correct(samples), k)
 

@@ -43,6 +43,15 @@ def test_the_fit_is_the_maximum_of_the_likelihood(rows):
     np.testing.assert_allclose(np.log(strengths), best.x, atol=2e-2)
 
 
+@given(WINS)
+def test_the_fit_is_a_fixed_point_of_minorisation_and_maximisation(rows):
+    wins = np.array(rows)
+    np.fill_diagonal(wins, 0)
+    strengths = bradley_terry(wins, prior=0.5)
+    played = ((wins + wins.T) / (strengths[:, None] + strengths[None, :])).sum(axis=1) + 0.5 / (strengths + 1)
+    np.testing.assert_allclose((wins.sum(axis=1) + 0.25) / played, strengths, rtol=1e-7)
+
+
 def test_the_fit_exists_where_somebody_won_everything_or_never_met():
     strengths = bradley_terry(np.array([[0, 5, 0], [0, 0, 0], [0, 0, 0]], dtype=float))
     assert np.isfinite(strengths).all()
