@@ -146,7 +146,7 @@ def test_eval_writes_results_report_and_plots_and_goes_on(run: Run, model: str, 
     first = run("eval", "-s", "sample:max_tokens=8", *options)
     assert first.exit_code == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "plot.png", "plot.svg", "report.json", "results.jsonl"
+        "plot.png", "plot.svg", "report.json", "results.jsonl", "timings.json"
     ]  # fmt: skip
     both = run("eval", "-s", "sample:max_tokens=8", "-s", "self-consistency:n=2,max_tokens=8", *options)
     [report] = json_lines(both.stdout)

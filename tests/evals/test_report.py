@@ -10,7 +10,7 @@ from rich.console import Console
 from ramify.errors import ConfigError
 from ramify.evals.estimators import Interval
 from ramify.evals.jsonl import Record
-from ramify.evals.plots import Point, plot, points
+from ramify.evals.plots import Point, front_of, plot, plot_ranking, points
 from ramify.evals.replay import Replayed
 from ramify.evals.report import label, replay_table, summarise, table, to_json
 
@@ -82,6 +82,25 @@ def test_plots_are_written_in_the_format_of_their_name_and_repeat_byte_for_byte(
     assert b"alone" in first[1]
     plot(drawn, files, title="accuracy")
     assert [file.read_bytes() for file in files] == first
+
+
+def test_a_plot_shows_the_front_and_tells_many_lines_apart(tmp_path: Path) -> None:
+    drawn = [Point(f"m{i}", 10.0 + i, Interval(0.4 + 0.01 * (i % 5), 0.3, 0.5)) for i in range(20)]
+    assert [point.line for point in front_of(drawn)] == ["m0", "m1", "m2", "m3", "m4"]
+    plot(drawn, [tmp_path / "plot.svg"], front=True)
+    text = (tmp_path / "plot.svg").read_text()
+    assert "Pareto front" in text
+    assert all(f">m{i}<" in text for i in range(20))
+
+
+def test_methods_are_ranked_in_a_plot_of_their_differences(tmp_path: Path) -> None:
+    ranked = [("better", Interval(0.1, 0.05, 0.2)), ("unclear", Interval(0.0, -0.1, 0.1))]
+    plot_ranking(ranked, [tmp_path / "ranking.svg"], mark=0.0, label="points above best-of-n")
+    text = (tmp_path / "ranking.svg").read_text()
+    assert "unclear" in text
+    assert "points above best-of-n" in text
+    with pytest.raises(ConfigError, match="nothing to plot"):
+        plot_ranking([], [tmp_path / "ranking.svg"], mark=0.0, label="")
 
 
 def test_a_plot_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:

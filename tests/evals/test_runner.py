@@ -101,10 +101,10 @@ async def test_a_failed_problem_is_reported_left_out_and_tried_again(tmp_path: P
     assert len((await run(path, SPECS[:1])).records) == len(PROBLEMS)
 
     class Broken(ToyBackend):
-        async def root(self, prompt: Any, key: Any, usage: Any = None) -> Any:
+        async def root(self, prompt: Any, *arguments: Any, **options: Any) -> Any:
             if prompt == PROBLEMS[1].prompt:
                 raise TaskError("unreadable prompt")
-            return await super().root(prompt, key, usage)
+            return await super().root(prompt, *arguments, **options)
 
     found = await run(tmp_path / "broken.jsonl", SPECS[:1], backend=Broken(make_backend().model))
     assert [failure.problem for failure in found.failures] == [PROBLEMS[1].id]

@@ -13,15 +13,18 @@ from ramify.cli import common
 from ramify.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ramify.evals.comparison import Comparison
+    from ramify.evals.plots import Point
     from ramify.evals.pools import AnswerTask, Pool
-    from ramify.evals.replay import Replayed
-    from ramify.evals.report import Row
     from ramify.evals.runner import Evaluation
+    from ramify.evals.sizing import OpenSize
     from ramify.scoring.problem import Problem
     from ramify.strategies.registry import Strategy
 
 GREEDY = "sample:temperature=0"
 DEFAULT_STRATEGIES = [GREEDY, "self-consistency:n=16", "best-of-n:n=16"]
+DEFAULT_METHODS = [GREEDY, "self-consistency", "best-of-n"]
+"""With budgets, which give them their sizes."""
 DEFAULT_PROBLEMS = 100
 
 
@@ -41,7 +44,11 @@ def evaluate(
     question: Annotated[str, typer.Option(help="A file's field with the question.")] = "question",
     answer: Annotated[str, typer.Option(help="A file's field with the reference answer.")] = "answer",
     skip_bad: Annotated[bool, typer.Option(help="Leave out bad lines of a file instead of stopping.")] = False,
-    budget: Annotated[list[str] | None, typer.Option(help="Cap for each problem, e.g. 2000 or 4k. Repeatable.")] = None,
+    budgets: Annotated[str | None, typer.Option(help="Caps for each problem, with commas: 1k,4k,16k.")] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="One cap, e.g. 2000 or 4k,30s. Repeatable.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Method that the others are compared with. Default: best-of-n, else the first.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Draw a pool of this many samples a problem instead.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Replay this pool's file; needs no model.")] = None,
     agg: Annotated[str, typer.Option(help="Step scores to one number: last, min, prod or mean.")] = "last",
@@ -57,6 +64,8 @@ def evaluate(
 ) -> None:
     """Measure strategies on a task: accuracy against total tokens. Runs go on where they stopped.
 
+    Under budgets, strategies are compared at equal tokens: one whose spec leaves its size open (best-of-n) gets the
+    largest that stays within the budget on a few other problems; one that fixes it (best-of-n:n=16) runs as it stands.
     With --samples, a pool is drawn and replayed by every selector at every k; --replay does that offline. Exit code 1
     if problems failed.
     """
@@ -75,16 +84,52 @@ def evaluate(
         pool = asyncio.run(draw(chosen, asked, path, samples, model, models, seed, concurrency, options))
         report_pool(pool, agg, seed, output_dir, json)
         return
-    methods = [common.strategy(spec, reward_model) for spec in strategy or DEFAULT_STRATEGIES]
-    found = asyncio.run(
-        run(methods, chosen, asked, output_dir / "results.jsonl", model, budget or [""], seed, concurrency, options)
+    caps = [*(part for part in (budgets or "").split(",") if part.strip()), *(budget or [])]
+    specs = strategy or (DEFAULT_METHODS if caps else DEFAULT_STRATEGIES)
+    methods = (
+        [sized(spec, reward_model) for spec in specs] if caps else [common.strategy(s, reward_model) for s in specs]
     )
-    report(found, f"{chosen.name}, {len(asked)} problems, {model}", output_dir, json)
+    pilots, told = pilot_problems(chosen, asked, problem_seed)
+    found = asyncio.run(
+        run(
+            methods,
+            chosen,
+            asked,
+            output_dir / "results.jsonl",
+            model,
+            caps or [""],
+            seed,
+            concurrency,
+            options,
+            pilots,
+        )
+    )
+    settings = {"task": chosen.name, "model": model, "seed": seed, "problems": len(asked), "fitted_on": told}
+    title = f"{chosen.name}, {len(asked)} problems, {model}"
+    report(found, title, output_dir, json, baseline=baseline, settings=settings)
     if found.failures:
         for failure in found.failures[:5]:
             common.say(f"{failure.strategy} failed on {failure.problem}: {failure.error}")
         common.say(f"{len(found.failures)} problems failed and are in no row; run again to try them again")
         raise typer.Exit(common.ExitCode.FAILED)
+
+
+def sized(spec: str, reward_model: str) -> Strategy | OpenSize:
+    """The strategy of a spec, open where the spec leaves its size open."""
+    from ramify.evals.sizing import opened
+
+    return opened(common.strategy(spec, reward_model), spec)
+
+
+def pilot_problems(task: AnswerTask, asked: Sequence[Problem], seed: int) -> tuple[list[Problem], str]:
+    """Problems that sizes are fitted on, and what they are: of a generated task others, of a file its first ones."""
+    from ramify.evals.sizing import PILOTS
+    from ramify.evals.tasks import Task
+
+    if isinstance(task, Task):
+        return task.problems(PILOTS, seed, "validation"), f"{PILOTS} problems of the validation split"
+    few = list(asked[:PILOTS])
+    return few, f"the token counts of the first {len(few)} of the evaluated problems"
 
 
 def load_task(
@@ -106,19 +151,21 @@ def load_task(
 
 
 async def run(
-    methods: Sequence[Strategy], task: AnswerTask, problems: Sequence[Problem], path: Path, model: str,
-    budgets: Sequence[str], seed: int, concurrency: int, options: dict[str, Any],
+    methods: Sequence[Strategy | OpenSize], task: AnswerTask, problems: Sequence[Problem], path: Path, model: str,
+    budgets: Sequence[str], seed: int, concurrency: int, options: dict[str, Any], pilots: Sequence[Problem] = (),
 ) -> Evaluation:  # fmt: skip
     """Evaluate strategies on the local engine."""
     from ramify.backends.local import LocalBackend
     from ramify.evals.runner import evaluate as evaluate_strategies
+    from ramify.evals.sizing import OpenSize
 
-    async with LocalBackend.load(model, reward_models=common.reward_models(*methods), **options) as backend:
+    rewards = common.reward_models(*(m.strategy if isinstance(m, OpenSize) else m for m in methods))
+    async with LocalBackend.load(model, reward_models=rewards, **options) as backend:
         with common.progress_bar() as bar:
             line = bar.add_task("evaluating", total=None)
             return await evaluate_strategies(
                 methods, task, problems, backend,
-                path=path, model=model, budgets=budgets, seed=seed, concurrency=concurrency,
+                path=path, model=model, budgets=budgets, seed=seed, concurrency=concurrency, pilots=pilots,
                 progress=lambda spec, done, total: bar.update(line, description=spec, completed=done, total=total),
             )  # fmt: skip
 
@@ -142,24 +189,58 @@ async def draw(
             )  # fmt: skip
 
 
-def report(found: Evaluation, title: str, folder: Path, json: bool) -> None:
-    """Print rows, and write them with their plot into a folder."""
-    from ramify.evals.report import table
+def report(
+    found: Evaluation, title: str, folder: Path, json: bool, *,
+    baseline: str | None = None, settings: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Print what was found, and write it with its plot into a folder.
 
+    `report.json` and the plots are a function of task, model, seed and specs; `timings.json` holds what is not.
+    """
+    from ramify.evals.comparison import compare, comparison_json
+    from ramify.evals.plots import points
+    from ramify.evals.report import timings
+
+    compared = compare(found, baseline, (settings or {}).get("seed", 0))
+    data = {"title": title, **(settings or {}), **comparison_json(compared)}
+    save_json(data, folder / "report.json")
+    save_json({"title": title, "rows": timings(compared.rows)}, folder / "timings.json")
+    draw_plot(points(compared.rows), title, folder, front=any(row.budget for row in compared.rows))
     if json:
-        common.print_json(save(found.rows, title, folder))
+        common.print_json(data)
     else:
-        save(found.rows, title, folder)
-        common.output_console().print(table(found.rows, title))
+        show(compared, title)
         common.say(f"results, report and plots are in {folder}")
+
+
+def show(compared: Comparison, title: str) -> None:
+    """The tables of a comparison, and what has to be known about it."""
+    from ramify.evals.comparison import comparison_table
+    from ramify.evals.report import table, token_table
+
+    console = common.output_console()
+    if compared.baseline is None:
+        console.print(table(compared.rows, title))
+    else:
+        console.print(comparison_table(compared, title))
+        console.print(token_table(compared.rows))
+    for note in dict.fromkeys(f"{row.method}: {note}" for row in compared.rows for note in row.notes):
+        common.say(note)
+    for fitted in compared.fits:
+        if not fitted.within:
+            common.say(
+                f"{fitted.method}: its smallest size takes {fitted.tokens:,.0f} tokens, which a budget of "
+                f"{fitted.budget} cuts short"
+            )
 
 
 def report_pool(pool: Pool, agg: str, seed: int, folder: Path, json: bool) -> None:
     """The same for a pool: every selector at k = 1, 2, 4, ... up to the pool's size."""
     from typing import cast
 
+    from ramify.evals.plots import points
     from ramify.evals.replay import replay
-    from ramify.evals.report import replay_table
+    from ramify.evals.report import replay_table, to_json
     from ramify.scoring.prm import Aggregation
 
     if agg not in ("last", "min", "prod", "mean"):
@@ -169,22 +250,27 @@ def report_pool(pool: Pool, agg: str, seed: int, folder: Path, json: bool) -> No
     ks = sorted({2**i for i in range(pool.n.bit_length())} | {pool.n})
     rows = replay(pool, ks, agg=cast(Aggregation, agg), seed=seed)
     title = f"{pool.header['task']}, {len(pool.samples)} problems, {pool.header['model']}, {pool.n} samples each"
+    data = {"title": title, "rows": to_json(rows)}
+    save_json(data, folder / "report.json")
+    draw_plot(points(rows), title, folder)
     if json:
-        common.print_json(save(rows, title, folder))
+        common.print_json(data)
     else:
-        save(rows, title, folder)
         common.output_console().print(replay_table(rows, title))
         common.say(f"pool, report and plots are in {folder}")
 
 
-def save(rows: Sequence[Row] | Sequence[Replayed], title: str, folder: Path) -> dict[str, Any]:
-    """Write report.json, plot.png and plot.svg; returns what the report says."""
+def save_json(data: Any, path: Path) -> None:
+    """Write JSON whole or not at all: a file that is there stays until the new one is complete."""
     import json
 
-    from ramify.evals.plots import plot, points
-    from ramify.evals.report import to_json
+    fresh = path.with_name(f".{path.name}.new")
+    common.write_file(fresh, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+    fresh.replace(path)
 
-    found = {"title": title, "rows": to_json(rows)}
-    common.write_file(folder / "report.json", (json.dumps(found, indent=1) + "\n").encode())
-    plot(points(rows), [folder / "plot.png", folder / "plot.svg"], title)
-    return found
+
+def draw_plot(drawn: Sequence[Point], title: str, folder: Path, front: bool = False) -> None:
+    """Draw plot.png and plot.svg."""
+    from ramify.evals.plots import plot
+
+    plot(drawn, [folder / "plot.png", folder / "plot.svg"], title, front)
