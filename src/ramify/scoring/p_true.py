@@ -90,4 +90,4 @@ class PTrue:
             raise ScorerError(
                 f"neither {self.yes!r} nor {self.no!r} can follow {self.suffix!r}: choose words that the model may say"
             )
-        return 1.0 / (1.0 + math.exp(min(700.0, for_no - for_yes)))
+        return float(np.exp(for_yes - np.logaddexp(for_yes, for_no)))

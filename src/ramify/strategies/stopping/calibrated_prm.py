@@ -97,7 +97,11 @@ class CalibratedPRM(Method):
         drawing = context.samples([*going, root], counts, scored_by=self.scorer, **options)
         drawn = [node async for node in drawing]
         context.retire(going)
-        answers = [node for node in kept if not node.open] + drawn
+        moved = iter(drawn)
+        begun_first = [
+            next(moved, None) if node.open else node for node in kept
+        ]  # in launch order, so ties favour none
+        answers = [node for node in [*begun_first, *moved] if node is not None]
         scores = await context.score(answers, self.scorer)
         return context.result(answers, best_of(scores, finished(answers)), scores=scores)
 

@@ -33,8 +33,8 @@ class Doubling(Method):
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ConfigError(f"n={self.n} does not work: draw at least one answer")
-        if self.first < 1:
-            raise ConfigError(f"first={self.first} does not work: the first batch has at least one answer")
+        if self.first < 2:
+            raise ConfigError(f"first={self.first} does not work: it takes two answers to agree")
         Share(self.tau)
 
     async def run(self, problem: Problem, context: Context) -> Result:

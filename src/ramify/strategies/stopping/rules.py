@@ -11,12 +11,14 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
 
 from ramify import registry
+from ramify.backends.base import FloatArray
 from ramify.errors import ConfigError
 from ramify.registry import register
 from ramify.strategies.kernel.result import show_answer
@@ -280,11 +282,17 @@ def leads(counts: Sequence[int]) -> float:
     first, others = counts[0], list(counts[1:]) or [0]
     spread = math.sqrt(first + 1)
     low, high = max(0.0, first + 1 - 10 * spread), first + 1 + 12 * spread + 20
-    at, widths = np.polynomial.legendre.leggauss(_NODES)
+    at, widths = _quadrature()
     x = low + (at + 1) / 2 * (high - low)
     density = np.exp(first * np.log(x) - x - gammaln(first + 1))
     below = np.prod([gammainc(count + 1, x) for count in others], axis=0)
     return float((widths * density * below).sum() * (high - low) / 2)
+
+
+@cache
+def _quadrature() -> tuple[FloatArray, FloatArray]:
+    at, widths = np.polynomial.legendre.leggauss(_NODES)
+    return at, widths
 
 
 def marginal_gain(p: float, drawn: int, ceiling: float = 1.0) -> float:
