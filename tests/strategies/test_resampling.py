@@ -1,13 +1,24 @@
 """Resampling schemes: unbiased, in range, and exact where they promise it."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from ramify.errors import ConfigError
 from ramify.randomness import BranchKey, uniform_counters
-from ramify.strategies.resampling import SCHEMES, effective_sample_size, log_mean, scheme, softmax
+from ramify.strategies.resampling import (
+    SCHEMES,
+    choose,
+    conditional,
+    effective_sample_size,
+    log_mean,
+    scheme,
+    softmax,
+)
 
 POSITIVE = st.lists(st.floats(0.001, 1), min_size=1, max_size=9)
 
@@ -59,6 +70,35 @@ def test_residual_and_systematic_stay_within_one_copy_of_the_expected_number(raw
     assert (kept >= np.floor(expected - 1e-6)).all()
 
 
+@pytest.mark.parametrize("name", SCHEMES)
+@given(POSITIVE, st.integers(0, 1000))
+def test_the_kept_parent_is_among_the_chosen_in_the_slot_that_is_named(name, raw, seed):
+    weights = np.array(raw) / sum(raw)
+    n = len(raw)
+    for kept in range(n):
+        parents, slot = conditional(name, weights, kept, draws(seed, n), float(draws(seed + 5000, 1)[0]))
+        assert parents[slot] == kept
+        assert list(parents) == sorted(parents)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_keeping_a_parent_drawn_by_weight_is_the_same_as_drawing_freely(name):
+    weights = np.array([0.05, 0.45, 0.3, 0.2])
+    free, kept = Counter(), Counter()
+    for trial in range(4000):
+        free[tuple(SCHEMES[name](weights, draws(trial, 4)))] += 1
+        first, mark = draws(10_000 + trial, 2)
+        parents, _ = conditional(name, weights, choose(weights, first), draws(20_000 + trial, 4), mark)
+        kept[tuple(parents)] += 1
+    outcomes = [o for o in set(free) | set(kept) if free[o] + kept[o] >= 10]
+    table = [[counts[outcome] for outcome in outcomes] for counts in (free, kept)]
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_a_choice_never_falls_on_a_weight_of_zero():
+    assert [choose(np.array([0.0, 2.0, 0.0, 6.0]), mark) for mark in (1e-9, 0.2, 0.3, 1 - 1e-9)] == [1, 1, 3, 3]
+
+
 def test_effective_sample_size_runs_from_one_to_n():
     assert effective_sample_size(np.full(8, 1 / 8)) == pytest.approx(8)
     assert effective_sample_size(np.array([1.0, 0.0, 0.0])) == pytest.approx(1)
@@ -66,6 +106,7 @@ def test_effective_sample_size_runs_from_one_to_n():
 
 def test_log_mean_is_the_logarithm_of_the_mean_weight_without_overflow():
     assert log_mean(np.array([1000.0, 1000.0 + np.log(3)])) == pytest.approx(1000 + np.log(2))
+    assert log_mean(np.array([-np.inf, -np.inf])) == -np.inf
 
 
 def test_weights_that_cannot_be_normalised_are_refused():

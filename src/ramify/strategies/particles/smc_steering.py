@@ -199,7 +199,10 @@ class SmcSteering(Method):
         if context.exhausted:
             return
         estimate = log_mean(particles.log_weights)
-        context.note(f"log-marginal: {estimate:.6f} (probability that a sample keeps the constraint)")
+        meaning = "probability that a sample keeps the constraint" + (", times the reward" if self.scorer else "")
+        if estimate == -np.inf:
+            meaning = "no particle kept the constraint: use more particles, a longer limit or another constraint"
+        context.note(f"log-marginal: {estimate:.6f} ({meaning})")
 
     def _constraints(self) -> tuple[Constraint, ...]:
         given: list[Constraint] = [] if self.constraint is None else [self.constraint]
