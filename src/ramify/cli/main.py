@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ramify.cli import batch, chat, demo, doctor, evaluate, generate, solve, techniques
+from ramify.cli import batch, chat, demo, doctor, evaluate, generate, solve, techniques, trace
 from ramify.cli.common import ExitCode, exit_code_of, say
 from ramify.errors import RamifyError
 
@@ -48,6 +48,7 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("solve")(solve.solve)
+app.command("trace")(trace.trace)
 app.command("eval")(evaluate.evaluate)
 app.command("batch")(batch.batch)
 app.command("techniques")(techniques.techniques)

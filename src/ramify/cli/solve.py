@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ def solve(
     model: common.Model = "nano",
     reward_model: common.RewardModel = "nano-prm",
     seed: common.Seed = 0,
-    trace: Annotated[Path | None, typer.Option(help="Write the events of the search to this JSONL file.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write the search to this JSONL file as it goes.")] = None,
     tree: Annotated[bool, typer.Option(help="Show the search tree.")] = True,
     engine: common.EngineOptions = None,
     json: common.Json = False,
@@ -41,9 +42,7 @@ def solve(
     limit = Budget.parse(budget)
     options = {"seed": seed, **common.engine_options(engine)}
     problems = [Problem(str(number), question) for number, question in enumerate(questions, start=1)]
-    results = asyncio.run(run(problems, method, limit, model, seed, options))
-    if trace is not None:
-        common.write_file(trace, b"".join(result.trace.to_jsonl() for result in results))
+    results = asyncio.run(run(problems, method, limit, model, seed, options, trace))
     for asked, result in zip(problems, results, strict=True):
         if json:
             common.print_json(result.to_dict())
@@ -52,19 +51,43 @@ def solve(
 
 
 async def run(
-    problems: list[Problem], method: Strategy, budget: Budget, model: str, seed: int, options: dict[str, Any]
+    problems: list[Problem],
+    method: Strategy,
+    budget: Budget,
+    model: str,
+    seed: int,
+    options: dict[str, Any],
+    trace: Path | None,
 ) -> list[Result]:
-    """Solve all problems in one batch."""
+    """Solve all problems in one batch; each writes its events as they come."""
     from ramify.backends.local import LocalBackend
     from ramify.strategies import solve_many
+    from ramify.strategies.kernel.trace_file import TraceWriter
 
-    async with LocalBackend.load(model, reward_models=common.reward_models(method), **options) as backend:
-        with common.progress_bar() as bar:
-            task = bar.add_task(method.name, total=len(problems))
-            results = await solve_many(
-                method, problems, backend, budget=budget, seed=seed, on_result=lambda problem, result: bar.advance(task)
-            )
+    with ExitStack() as open_files:
+        writers = {
+            problem.id: open_files.enter_context(TraceWriter(trace_path(trace, place, len(problems))))
+            for place, problem in enumerate(problems, start=1)
+            if trace is not None
+        }
+        async with LocalBackend.load(model, reward_models=common.reward_models(method), **options) as backend:
+            with common.progress_bar() as bar:
+                task = bar.add_task(method.name, total=len(problems))
+                results = await solve_many(
+                    method,
+                    problems,
+                    backend,
+                    budget=budget,
+                    seed=seed,
+                    on_result=lambda problem, result: bar.advance(task),
+                    listener=lambda problem: writers[problem.id].write if problem.id in writers else None,
+                )
     return [result for result in results if result is not None]
+
+
+def trace_path(path: Path, place: int, count: int) -> Path:
+    """Where the trace of one of several problems goes: the path itself for one, with its number for more."""
+    return path if count == 1 else path.with_stem(f"{path.stem}-{place}")
 
 
 def show(question: str, result: Result, with_tree: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -39,17 +39,22 @@ def search_tree(nodes: Sequence[TraceNode], title: str, max_children: int = MAX_
 
 def ledger_table(ledger: Ledger) -> Table:
     """What a result cost; `total` is what a token budget caps."""
+    return costs_table(ledger.to_dict())
+
+
+def costs_table(ledger: Mapping[str, float]) -> Table:
+    """A ledger's entries by name, as `Ledger.to_dict` gives them."""
     table = Table(title="ledger", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    for name, value in ledger.to_dict().items():
+    for name, value in ledger.items():
         if name in ("wall_s", "cost"):
             continue
         if value or name in ("generated", "verifier", "total_tokens"):
             table.add_row(name.replace("_", " "), f"{value:,}", style="bold" if name == "total_tokens" else "")
-    table.add_row("seconds", f"{ledger.wall_s:.2f}")
-    if ledger.cost:
-        table.add_row("dollars", f"{ledger.cost:.6f}")
+    table.add_row("seconds", f"{ledger.get('wall_s', 0.0):.2f}")
+    if ledger.get("cost"):
+        table.add_row("dollars", f"{ledger['cost']:.6f}")
     return table
 
 

@@ -196,7 +196,8 @@ class Context:
         assert parent is not None
         self._branches.live[added.key] = added
         text = added.text.removeprefix(parent.text)
-        self.emit(Forced(self.number(added), self.number(parent), text, added.num_new_tokens))
+        new = list(added.tokens[len(parent.tokens) :])
+        self.emit(Forced(self.number(added), self.number(parent), text, added.num_new_tokens, new))
         return added
 
     async def probe(
@@ -426,7 +427,8 @@ class Context:
         node = self._branches.received(node)
         text = node.text.removeprefix(parent.text)
         number, above = self.number(node), self.number(parent)
-        self.emit(Grown(number, above, text, node.num_new_tokens, node.finish_reason, node.cum_logprob))
+        new = list(node.tokens[len(parent.tokens) :])
+        self.emit(Grown(number, above, text, node.num_new_tokens, node.finish_reason, node.cum_logprob, new))
         if not node.open:
             self._standing.finished.append(node)
         return node

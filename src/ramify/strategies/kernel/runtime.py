@@ -54,7 +54,8 @@ async def solve(
     equivalence = equivalence or MarkedAnswer()
     suffix, reserve = _forced_answer(strategy, budget)
     context = Context(problem, backend, key, strategy.sampling, budget, equivalence, listener, reserve)
-    context.emit(Started(problem.id, describe(strategy), seed))
+    prompt = problem.prompt if isinstance(problem.prompt, str) else ""
+    context.emit(Started(problem.id, describe(strategy), seed, prompt))
     run = asyncio.create_task(strategy.run(problem, context))
     try:
         stopped = await _stopped_by(run, budget.seconds, cancel)
@@ -70,7 +71,7 @@ async def solve(
         await context.close()
     context.check()
     result = replace(result, ledger=context.ledger(), problem_id=problem.id, strategy=describe(strategy))
-    context.emit(Stopped(result.stop_reason, result.ledger.total_tokens))
+    context.emit(Stopped(result.stop_reason, result.ledger.total_tokens, result.ledger.to_dict()))
     return result
 
 
@@ -85,6 +86,7 @@ async def solve_many(
     budget: Budget | None = None,
     seed: int = 0,
     equivalence: Equivalence | None = None,
+    listener: Callable[[Problem], Callable[[AnyEvent], None] | None] | None = None,
 ) -> list[Result | None]:
     """Run a strategy on many problems, `concurrency` at a time; they share the backend's batch and nothing else.
 
@@ -93,6 +95,7 @@ async def solve_many(
         on_error: called for a problem that failed; its result is None and the others go on. Without it the first
             failure stops all and is raised.
         budget: of each problem.
+        listener: gives the listener of a problem's trace events, or None.
 
     Returns:
         Results in the order of the problems.
@@ -105,7 +108,15 @@ async def solve_many(
         for place in places:
             problem = waiting[place]
             try:
-                result = await solve(strategy, problem, backend, budget=budget, seed=seed, equivalence=equivalence)
+                result = await solve(
+                    strategy,
+                    problem,
+                    backend,
+                    budget=budget,
+                    seed=seed,
+                    equivalence=equivalence,
+                    listener=None if listener is None else listener(problem),
+                )
             except Exception as error:
                 if on_error is None:
                     raise

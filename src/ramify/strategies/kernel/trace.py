@@ -10,17 +10,21 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+FORMAT = 1
+
 
 class TraceEvent(msgspec.Struct, frozen=True, tag=True):
     """Base of all events."""
 
 
 class Started(TraceEvent, frozen=True):
-    """A run began."""
+    """A run began. `format` is the version of this format: a reader refuses one that it does not know."""
 
     problem: str
     strategy: str
     seed: int
+    prompt: str = ""
+    format: int = FORMAT
 
 
 class Grown(TraceEvent, frozen=True):
@@ -32,6 +36,7 @@ class Grown(TraceEvent, frozen=True):
     num_tokens: int
     finish_reason: str | None = None
     logprob: float | None = None
+    token_ids: list[int] = []  # msgspec copies an empty default
 
 
 class Rooted(TraceEvent, frozen=True):
@@ -48,6 +53,7 @@ class Forced(TraceEvent, frozen=True):
     parent: int
     text: str
     num_tokens: int
+    token_ids: list[int] = []  # msgspec copies an empty default
 
 
 class Probed(TraceEvent, frozen=True):
@@ -110,10 +116,11 @@ class Reported(TraceEvent, frozen=True):
 
 
 class Stopped(TraceEvent, frozen=True):
-    """The run ended."""
+    """The run ended. `ledger` holds what it cost, as `Ledger.to_dict` gives it."""
 
     reason: str
     total_tokens: int
+    ledger: dict[str, int | float] = {}  # msgspec copies an empty default
 
 
 AnyEvent = (
@@ -121,6 +128,11 @@ AnyEvent = (
 )
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+
+def encode_event(event: AnyEvent) -> bytes:
+    """One event as a line of JSON."""
+    return _ENCODER.encode(event) + b"\n"
 
 
 class TraceNode(msgspec.Struct):
@@ -197,7 +209,7 @@ class Trace:
 
     def to_jsonl(self) -> bytes:
         """One line an event."""
-        return b"".join(_ENCODER.encode(event) + b"\n" for event in self.events)
+        return b"".join(map(encode_event, self.events))
 
     @classmethod
     def from_jsonl(cls, lines: bytes | Iterable[bytes]) -> Trace:
