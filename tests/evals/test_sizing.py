@@ -8,7 +8,8 @@ import pytest
 
 from ramify.errors import ConfigError
 from ramify.evals.jsonl import read_journal
-from ramify.evals.runner import Evaluation, evaluate, method_of
+from ramify.evals.report import line_of
+from ramify.evals.runner import Evaluation, evaluate, method_of, name_of
 from ramify.evals.sizing import LADDER, PATIENCE, OpenSize, fit, opened, size_field, try_sizes
 from ramify.scoring.problem import Problem
 from ramify.strategies import Method, Strategy, parse_strategy
@@ -60,6 +61,8 @@ def test_a_strategy_is_open_where_it_has_a_size_that_its_spec_does_not_fix() -> 
     assert not isinstance(fixed, OpenSize)
     assert not isinstance(opened(parse_strategy("sample"), "sample"), OpenSize)
     assert size_field(Wide()) == "paths"  # type: ignore[arg-type]
+    assert open_size("mcts").field == "simulations"
+    assert line_of(name_of(parse_strategy("mcts:simulations=8,width=3"))) == "mcts:width=3"
 
 
 async def test_the_largest_size_within_the_budget_is_chosen() -> None:

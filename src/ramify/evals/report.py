@@ -17,12 +17,11 @@ from ramify import registry
 from ramify.evals.estimators import Interval, bootstrap_interval
 from ramify.evals.jsonl import Record
 from ramify.evals.replay import Replayed
+from ramify.evals.sizing import SIZES, size_name
 from ramify.registry import parse_spec
 
 NO_BUDGET = ""
 GREEDY = "greedy"
-SIZE = "n"
-"""The field that is a strategy's size unless its class names another one."""
 MIN_STRATEGY = 22
 """Columns of the terminal that a strategy's name gets at least; longer ones fold."""
 CAPTION = "accuracy (95% interval); means a problem: tokens in all, seconds"
@@ -186,7 +185,7 @@ def line_of(strategy: str) -> str:
     """The line of a plot that a spec belongs to: all sizes of one method are one line."""
     name, options = parse_spec(strategy)
     found = [entry.factory for entry in registry.techniques("strategy") if entry.name == name]
-    size = getattr(found[0], "size", SIZE) if found else SIZE
+    size = size_name(found[0]) if found else SIZES[0]
     rest = ",".join(f"{key}={value}" for key, value in options.items() if key != size)
     return label(strategy) if label(strategy) == GREEDY else name + (f":{rest}" if rest else "")
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ramify.errors import ConfigError
-from ramify.evals.report import SIZE
-from ramify.registry import parse_spec
+from ramify.registry import option_types, parse_spec
 from ramify.strategies.registry import Strategy, describe
 
 LADDER = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in range(9)}))
 """1, 2, 3, 4, 6, 8, 12, ... 1024: neighbours are close enough that a budget is used by two thirds or more."""
 PILOTS = 8
+SIZES = ("n", "simulations", "trials", "expansions")
+"""Fields that are a strategy's size where its class does not name one; the first that it has."""
 PATIENCE = 4
 """Sizes in a row that cost no more than the one before, after which a strategy counts as full."""
 
@@ -72,14 +73,22 @@ class Fit:
     within: bool
 
 
+def size_name(factory: Callable[..., Any]) -> str | None:
+    """The option of a strategy's class that is its size: what it names as ``size = "..."``, else one of `SIZES`."""
+    named = getattr(factory, "size", None)
+    if isinstance(named, str):
+        return named
+    known = option_types(factory)
+    return next((name for name in SIZES if name in known), None)
+
+
 def size_field(strategy: Strategy) -> str | None:
-    """The field that says how much a strategy does: ``n``, or what its class names as ``size = "..."``; None without.
+    """The field that says how much a strategy does, see `size_name`; None without one.
 
     A whole number that is None by default is no size: the strategy ends by another rule.
     """
-    name = getattr(type(strategy), "size", SIZE)
-    name = name if isinstance(name, str) else SIZE
-    return name if isinstance(getattr(strategy, name, None), int) else None
+    name = size_name(type(strategy))
+    return name if name is not None and isinstance(getattr(strategy, name, None), int) else None
 
 
 def opened(strategy: Strategy, spec: str) -> Strategy | OpenSize:
