@@ -27,7 +27,7 @@ from tests.strategies.search.trees import (
 )
 
 WARM = SMALL.law(temperature=0.8)
-RUNS = 250
+RUNS = 200
 
 
 @pytest.mark.parametrize("spec", ["beam:n=4,m=2,until=1,lookahead=2", "lookahead:n=4,m=2", "beam:n=3,m=1,select=vote"])
@@ -166,7 +166,7 @@ def test_a_beam_stops_after_its_levels():
         "beam:n=6,m=4",
         "beam:iters=0",
         "beam:lookahead=-1",
-        "lookahead:select=vote,scorer=logprob",
+        "beam:select=vote,scorer=logprob",
     ],
 )
 def test_settings_that_cannot_work_are_refused(spec):

@@ -24,7 +24,7 @@ from tests.strategies.search.trees import (
 )
 
 WARM = SMALL.law(temperature=0.8)
-RUNS = 250
+RUNS = 200
 
 
 @pytest.mark.parametrize("spec", ["dvts:n=4,m=2", "dvts:n=6,m=3,until=1,select=vote", "dvts:n=4,m=1,max_tokens=3"])

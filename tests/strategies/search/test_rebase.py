@@ -14,7 +14,7 @@ from tests.strategies.laws import SMALL, assert_law, run_many
 from tests.strategies.search.trees import TOKEN, depth_of, endless, levels, score, search, weighted_winner
 
 WARM = SMALL.law(temperature=0.8)
-RUNS = 250
+RUNS = 200
 
 
 @pytest.mark.parametrize("spec", ["rebase:n=5", "rebase:n=6,until=1,tau=0.05,select=best", "rebase:n=3,max_tokens=3"])

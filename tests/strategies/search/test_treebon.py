@@ -10,7 +10,7 @@ from tests.strategies.laws import SMALL, assert_law, run_many
 from tests.strategies.search.trees import depth_of, endless, score, search
 
 WARM = SMALL.law(temperature=0.8)
-RUNS = 250
+RUNS = 200
 
 
 @pytest.mark.parametrize(

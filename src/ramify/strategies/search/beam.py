@@ -62,10 +62,11 @@ class Beam(Method):
             drawn = await context.extend(kept, self.m if level else self.n, self.until, scored_by=self.scorer)
             context.retire(kept)
             paths = distinct([*done, *drawn])
+            context.drop(node for node in drawn if node not in paths)
             merits = await self._merits(context, paths)
             done = [node for node in paths if not node.open]
             kept = [paths[i] for i in ranked(paths, merits, self.n // self.m)]
-            context.drop(node for node in drawn if node not in done and node not in kept)
+            context.drop(node for node in paths if node.open and node not in kept)
             await self._report(context, [*done, *kept])
             if len(done) >= self.n or not kept:
                 break

@@ -59,6 +59,8 @@ class DVTS(Method):
         for _ in range(1, self.iters):
             await self._report(context, subtrees)
             heads = [await self._best(context, children) for children in subtrees]
+            ended = (children for children, head in zip(subtrees, heads, strict=True) if not head.open)
+            context.retire(child for children in ended for child in children)
             going = [i for i, head in enumerate(heads) if head.open]
             if not going:
                 break
