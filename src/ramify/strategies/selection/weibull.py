@@ -41,22 +41,25 @@ def fit(values: FloatArray, counts: FloatArray) -> FloatArray:
 
     Starts from the halves of the values; a maximisation step is exact in location and one Newton step in shape.
     """
+    top = values[-1]
+    powers = np.stack([np.ones_like(values), values - top, (values - top) ** 2], axis=1)
     half = np.arange(len(values)) >= len(values) / 2
     posterior = np.where(np.stack([~half, half]), 0.9, 0.1)
-    shapes = np.ones((2, 1))
+    shapes, number = np.ones((2, 1)), counts.sum()
     before = -np.inf
     for _ in range(ITERATIONS):
         weights = posterior * counts
-        shapes, locations = _maximise(values, weights, shapes)
-        shares = weights.sum(axis=1, keepdims=True) / counts.sum()
-        joint = np.log(shares) + log_density(values, locations, shapes)
+        shapes, locations = _maximise(powers, weights, shapes)
+        shares = weights.sum(axis=1, keepdims=True) / number
+        joint = np.log(shares) + log_density(powers[:, 1], locations, shapes)
         total = np.logaddexp(joint[0], joint[1])
         posterior = np.maximum(np.exp(joint - total), 1e-12)  # an empty component would have no location
-        now = float((counts * total).sum() / counts.sum())
+        now = float(counts @ total / number)
         if now - before < TOLERANCE:
             break
         before = now
-    means = (posterior * counts * values).sum(axis=1) / (posterior * counts).sum(axis=1)
+    weights = posterior * counts
+    means = (weights @ values) / weights.sum(axis=1)
     return np.asarray(posterior[int(means[1] >= means[0])], dtype=np.float64)
 
 
@@ -66,19 +69,22 @@ def log_density(values: FloatArray, locations: FloatArray, shapes: FloatArray) -
     return np.asarray(np.log(shapes) + z - np.exp(np.minimum(z, 700.0)), dtype=np.float64)
 
 
-def _maximise(values: FloatArray, weights: FloatArray, shapes: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _maximise(powers: FloatArray, weights: FloatArray, shapes: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Shapes and locations, [2, 1] each, that raise the weighted likelihood.
 
     The shape's equation is ``E_k[v] - E[v] = 1 / k``, E_k weighing by ``exp(k v)`` besides; its left side grows with k.
+
+    Args:
+        powers: [values, 3]: 1, v and its square, with 0 for the highest v.
+        weights: [2, values].
+        shapes: [2, 1], from the step before.
     """
-    sums = weights.sum(axis=1, keepdims=True)
-    mean = (weights * values).sum(axis=1, keepdims=True) / sums
-    tilted = weights * np.exp(shapes * (values - values.max()))
-    total = tilted.sum(axis=1, keepdims=True)
-    first = (tilted * values).sum(axis=1, keepdims=True) / total
-    variance = (tilted * (values - first) ** 2).sum(axis=1, keepdims=True) / total
-    newton = shapes - (first - mean - 1 / shapes) / (variance + 1 / shapes**2)
-    shapes = np.clip(np.clip(newton, shapes / 2, shapes * 2), 1 / MOST_SPREAD, 1 / LEAST_SPREAD)
-    top = values.max()
-    powers = (weights * np.exp(shapes * (values - top))).sum(axis=1, keepdims=True)
-    return shapes, top + np.log(powers / sums) / shapes
+    sums = weights @ powers
+    tilted = (weights * np.exp(shapes * powers[:, 1])) @ powers
+    first = tilted[:, 1:2] / tilted[:, :1]
+    variance = np.maximum(tilted[:, 2:] / tilted[:, :1] - first**2, 0.0)
+    newton = shapes - (first - sums[:, 1:2] / sums[:, :1] - 1 / shapes) / (variance + 1 / shapes**2)
+    shapes = np.minimum(np.maximum(newton, shapes / 2), shapes * 2)
+    shapes = np.minimum(np.maximum(shapes, 1 / MOST_SPREAD), 1 / LEAST_SPREAD)
+    scales = (weights * np.exp(shapes * powers[:, 1])).sum(axis=1, keepdims=True) / sums[:, :1]
+    return shapes, np.log(scales) / shapes
