@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 SKIPPED: dict[str, str] = {}
 """Methods that cannot run on the bundled models, and why."""
 
+DEFAULTS = {"task": "countdown", "problems": 100, "budgets": "150,400,1000", "seed": 0}
 PAGES = Path("docs/techniques/curves")
 HEADER = "<!-- Written by benchmarks/methods.py from measured results: run it again instead of editing. -->"
 
@@ -63,6 +64,7 @@ class Settings:
     seed: int
     concurrency: int
     limit_s: float
+    command: str
 
 
 @dataclass
@@ -118,7 +120,7 @@ def write_page(name: str, found: Evaluation, base: Evaluation, settings: Setting
 def page(name: str, found: Evaluation, base: Evaluation, settings: Settings) -> str:
     """What a method's page shows of it."""
     lines = [
-        HEADER, "", f"{setting(settings, found)} `python -m benchmarks.methods --only {name}` makes it.", "",
+        HEADER, "", f"{setting(settings, found)} `{settings.command} --only {name}` makes it.", "",
         f"| budget | spec | right answers (95% interval) | tokens | {' | '.join(f'against {b}' for b in COMPARED)} |",
         "|---|---|---|---|" + "---|" * len(COMPARED),
     ]  # fmt: skip
@@ -219,13 +221,22 @@ def read_settings(options: argparse.Namespace) -> Settings:
     task, problems = load_task(options.task, options.problems, 0, "question", "answer", False)
     pilots, _ = pilot_problems(task, problems, 0)
     folder = Path("runs/methods") / options.task
-    pages = options.pages or (PAGES if options.task == "countdown" else folder / "pages")
+    pages = options.pages or (PAGES if options.task == DEFAULTS["task"] else folder / "pages")
     pages.mkdir(parents=True, exist_ok=True)
     budgets = [budget.strip() for budget in options.budgets.split(",")]
     return Settings(
         task, problems, pilots, budgets, folder / "results.jsonl", pages, options.seed, options.concurrency,
-        options.limit_s,
+        options.limit_s, command(options),
     )  # fmt: skip
+
+
+def command(options: argparse.Namespace) -> str:
+    """The command that measures the same again: what decides the numbers, where it is not the default."""
+    given = [
+        f"--{name} {getattr(options, name)}" for name, usual in DEFAULTS.items() if getattr(options, name) != usual
+    ]
+    changed = [f"--{name} {value}" for name, value in given.items() if value != DEFAULTS[name]]
+    return " ".join(["python -m benchmarks.methods", *changed])
 
 
 async def run(options: argparse.Namespace) -> Outcome:
@@ -247,10 +258,8 @@ def main() -> int:
     """Run; 1 if a method that should have been measured was not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", help="names with commas; without it all, and the overview")
-    parser.add_argument("--task", default="countdown")
-    parser.add_argument("--problems", type=int, default=100)
-    parser.add_argument("--budgets", default="150,400,1000", help="tokens a problem, ascending, with commas")
-    parser.add_argument("--seed", type=int, default=0)
+    for option, usual in DEFAULTS.items():
+        parser.add_argument(f"--{option}", type=type(usual), default=usual, help=f"default: {usual}")
     parser.add_argument("--concurrency", type=int, default=128, help="problems at once")
     parser.add_argument("--limit-s", type=float, default=600.0, help="seconds for one method")
     parser.add_argument("--pages", type=Path, help=f"where tables and plots go; {PAGES} for countdown")
