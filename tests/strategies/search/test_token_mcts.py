@@ -51,6 +51,22 @@ def test_a_value_that_comes_late_reaches_the_first_token():
     assert result.best.tokens[:2] == (2, 2)
 
 
+def test_a_value_model_of_whole_steps_is_asked_at_their_ends():
+    table = model(
+        first=(0.0, 0.9, 0.1, 0.0), later=(0.0, 0.0, 1.0, 0.0), depth=3
+    )  # "a" is followed by "b" and a line's end
+    asked = []
+
+    def reward(tokens):
+        asked.append(tokens)
+        return 0.9 if tokens[0] == 2 else 0.1
+
+    result = run("token-mcts:simulations=12,k=2,value=step", table, reward)
+    assert result.best.tokens[0] == 2
+    assert all(TEXTS[tokens[-1]].endswith("\n") or tokens[-1] == 0 for tokens in asked)
+    assert (1,) not in asked
+
+
 def test_only_the_k_likeliest_tokens_are_considered():
     table = model(first=(0.0, 0.5, 0.3, 0.2))
     prizes = {1: 0.1, 2: 0.5, 3: 1.0}
@@ -92,7 +108,14 @@ def test_settings_that_cannot_work_are_refused(options):
         parse_strategy(f"token-mcts:{options}")
 
 
-@pytest.mark.parametrize("spec", ["token-mcts:simulations=3,k=3", "token-mcts:simulations=2,k=2,commit_temperature=1"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "token-mcts:simulations=3,k=3",
+        "token-mcts:simulations=2,k=2,commit_temperature=1",
+        "token-mcts:simulations=3,k=3,value=step",
+    ],
+)
 def test_the_laws_of_every_strategy(spec):
     check_strategy(parse_strategy(spec))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
 from ramify.strategies.search.tree_policy import PUCT_EXPLORATION, Branch, descend, puct
-from ramify.strategies.steps import StepSplitter
+from ramify.strategies.steps import StepSplitter, lines
 from ramify.strategies.votes import best_of
 
 ONE_TOKEN = StepSplitter(max_tokens=1)
@@ -48,7 +48,10 @@ class TokenMCTS(Method):
         prior_temperature: flattens (above 1) or sharpens the priors among the k.
         commit_temperature: 0 commits the most visited token; above it one is drawn in proportion to
             ``visits ** (1 / commit_temperature)``.
+        value: "prefix" asks the value model about the text up to the token (the paper's); "step" first runs it on
+            greedily to the end of the step, for a model that was trained to judge whole steps.
         scorer: the value model, from 0 to 1; a process reward model by default.
+        until: where a step ends, for value=step; a line by default.
     """
 
     simulations: int = 8
@@ -56,7 +59,9 @@ class TokenMCTS(Method):
     exploration: float = PUCT_EXPLORATION
     prior_temperature: float = 1.0
     commit_temperature: float = 0.0
+    value: Literal["prefix", "step"] = "prefix"
     scorer: Scorer = field(default_factory=ProcessReward)
+    until: StepSplitter = field(default_factory=lines)
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.LOGPROBS, Capability.TOKENS})
 
@@ -78,6 +83,11 @@ class TokenMCTS(Method):
     def requires(self) -> frozenset[Capability]:
         """Token ids and log-probabilities, and what the scorer needs."""
         return self.scorer.needs | self.capabilities
+
+    @property
+    def _reader(self) -> Scorer | None:
+        """Who will read a token once it is drawn, so that its reading is reserved."""
+        return self.scorer if self.value == "prefix" else None
 
     async def run(self, problem: Problem, context: Context) -> Result:
         """Search, commit a token, search on below it."""
@@ -103,21 +113,31 @@ class TokenMCTS(Method):
             assert leaf.parent is not None
             assert leaf.parent.state.node is not None
             forced = {"allowed_token_ids": [leaf.state.id]}
-            (node,) = await context.extend([leaf.parent.state.node], 1, ONE_TOKEN, scored_by=self.scorer, **forced)
+            (node,) = await context.extend([leaf.parent.state.node], 1, ONE_TOKEN, scored_by=self._reader, **forced)
             leaf.state.node = node
         if leaf.visits == 0:
-            leaf.value = float((await context.score([node], self.scorer))[0])
+            leaf.value = await self._judge(context, node, ends)
             if node.open:
                 await self._expand(context, leaf, leaf.value)
-            else:
-                ends[node] = leaf.value
         leaf.back_up(leaf.value)
+
+    async def _judge(self, context: Context, node: Node, ends: dict[Node, float]) -> float:
+        """The value of a prefix; a finished answer that it meets is noted in `ends`."""
+        judged = node
+        if self.value == "step" and node.open and not node.text.endswith(self.until.stop):
+            (judged,) = await context.extend([node], 1, self.until, scored_by=self.scorer, temperature=0.0)
+        value = float((await context.score([judged], self.scorer))[0])
+        if not judged.open:
+            ends[judged] = value
+        elif judged is not node:
+            context.retire([judged])
+        return value
 
     async def _expand(self, context: Context, leaf: Branch[Token], value: float) -> None:
         """Add the likeliest next tokens. They show when one is drawn, which is kept if it is among them."""
         assert leaf.state.node is not None
         (drawn,) = await context.extend(
-            [leaf.state.node], 1, ONE_TOKEN, scored_by=self.scorer, logprobs=max(self.k, self.sampling.logprobs or 0)
+            [leaf.state.node], 1, ONE_TOKEN, scored_by=self._reader, logprobs=max(self.k, self.sampling.logprobs or 0)
         )
         assert drawn.details is not None
         likeliest = [(token, logprob) for token, logprob in drawn.details[0].top if np.isfinite(logprob)][: self.k]
