@@ -13,7 +13,7 @@ from ramify.strategies.stopping.calibrated_prm import UNCALIBRATED, low_quantile
 from ramify.strategies.testing import check_strategy
 from tests.strategies.laws import SMALL, assert_law, run_many
 
-RUNS = 60
+RUNS = 40
 WARM = SMALL.law(temperature=0.8)
 
 
@@ -76,15 +76,15 @@ def test_without_a_map_the_result_says_so():
     assert run_many(parse_strategy("calibrated-prm:n=2"), 1)[0].notes == (UNCALIBRATED,)
 
 
-@pytest.mark.parametrize("p", [0.1, 0.6, 0.99])
+@pytest.mark.parametrize("p", [0.1, 0.6])
 def test_a_constant_reward_leaves_the_law_unchanged(p):
-    results = run_many(parse_strategy("calibrated-prm:n=5,first=3,until=1,target=0.9"), 300, reward=lambda tokens: p)
+    results = run_many(parse_strategy("calibrated-prm:n=5,first=3,until=1,target=0.9"), 160, reward=lambda tokens: p)
     assert_law(results, WARM)
-    assert Counter(len(result.candidates) for result in results) == {samples_needed(p, 0.9, 5): 300}
+    assert Counter(len(result.candidates) for result in results) == {samples_needed(p, 0.9, 5): 160}
 
 
 def test_one_answer_follows_the_models_law():
-    assert_law(run_many(parse_strategy("calibrated-prm:n=1,until=1"), 300, reward=first_step_reward), WARM)
+    assert_law(run_many(parse_strategy("calibrated-prm:n=1,until=1"), 160, reward=first_step_reward), WARM)
 
 
 def test_what_was_not_drawn_shows_as_saved():

@@ -12,7 +12,7 @@ from ramify.strategies import BestOfN, Sample, parse_strategy
 from ramify.strategies.testing import check_strategy
 from tests.strategies.laws import SMALL, run_many
 
-RUNS = 40
+RUNS = 30
 ONLY_B = KeyedBy(lambda text, problem: "b" if text.startswith("b") else None)
 
 
@@ -35,7 +35,7 @@ def keys(candidates):
 
 
 @pytest.mark.parametrize("window", [0, 3, 10])
-@pytest.mark.parametrize("tau", [0.5, 0.75, 0.875, 1.0])
+@pytest.mark.parametrize("tau", [0.5, 0.875])
 def test_the_first_answer_of_enough_confidence_is_taken_and_else_the_surest(tau, window):
     exits = set()
     for whole, part in zip(full(10), calibrated(f"n=10,tau={tau},window={window}"), strict=True):
@@ -52,7 +52,7 @@ def test_the_first_answer_of_enough_confidence_is_taken_and_else_the_surest(tau,
             assert len(part.candidates) == 10
             assert part.stop_reason == "finished"
         exits.add(len(part.candidates))
-    assert len(exits) >= 2 or tau == 1.0
+    assert len(exits) >= 2
 
 
 @pytest.mark.parametrize("window", [0, 10])

@@ -98,10 +98,9 @@ class CalibratedPRM(Method):
         drawn = [node async for node in drawing]
         context.retire(going)
         moved = iter(drawn)
-        begun_first = [
-            next(moved, None) if node.open else node for node in kept
-        ]  # in launch order, so ties favour none
-        answers = [node for node in [*begun_first, *moved] if node is not None]
+        # In launch order: if those that ended in their first step came first, ties would favour short answers.
+        ended = [next(moved, None) if node.open else node for node in kept]
+        answers = [node for node in [*ended, *moved] if node is not None]
         scores = await context.score(answers, self.scorer)
         return context.result(answers, best_of(scores, finished(answers)), scores=scores)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ramify.errors import ConfigError
 from ramify.scoring.problem import Problem
@@ -30,6 +31,7 @@ class ShortM(Method):
         stride: tokens that each draws between two looks at who has finished.
     """
 
+    size: ClassVar[str] = "k"
     k: int = 8
     m: int = 3
     stride: int = STRIDE
