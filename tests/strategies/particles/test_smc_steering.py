@@ -81,7 +81,7 @@ CONSTRAINED = f"forbid={FORBID},min_answer=1"
 def test_answers_follow_the_models_law_given_the_constraint(more):
     options = f"n=12,{CONSTRAINED}{more}"
     spec = f"smc-steering:max_tokens={LIMIT},{options}" + ("" if "temperature" in more else ",temperature=1")
-    results = run_many(parse_strategy(spec), 200, model=MODEL)
+    results = run_many(parse_strategy(spec), 150, model=MODEL)
     assert p_value(results, normal(chances(allowed, 0.7 if "temperature" in more else 1.0))) > 1e-3
 
 
@@ -95,14 +95,14 @@ def test_a_regex_conditions_the_law_as_well():
     assert log_marginal(results[0]) < 0  # but the end within the limit
     spec = parse_strategy(f"smc-steering:n=12,max_tokens={LIMIT},temperature=1,regex={pattern}")
     law = normal(chances(lambda text: re.fullmatch(pattern, text) is not None))
-    assert p_value(run_many(spec, 200, model=MODEL), law) > 1e-3
+    assert p_value(run_many(spec, 150, model=MODEL), law) > 1e-3
 
 
 def test_a_critic_multiplies_the_law_by_its_reward():
     def reward(tokens):
         return 0.9 if 3 in tokens else 0.2
 
-    results = steer(f"n=12,{CONSTRAINED},scorer=prm", 200, reward=reward)
+    results = steer(f"n=12,{CONSTRAINED},scorer=prm", 150, reward=reward)
     assert p_value(results, normal(chances(allowed, reward=reward))) > 1e-3
 
 
@@ -115,12 +115,12 @@ def test_a_critic_multiplies_the_law_by_its_reward():
     ],
 )
 def test_the_log_marginal_estimates_the_constraints_probability_without_bias(options, reward):
-    results = steer(f"{options},{CONSTRAINED}", 300, reward=reward)
+    results = steer(f"{options},{CONSTRAINED}", 200, reward=reward)
     estimates = [math.exp(log_marginal(result)) for result in results]
     exact = sum(chances(allowed, reward=reward or (lambda tokens: 1.0)).values())
     error = np.std(estimates) / math.sqrt(len(estimates))
     assert abs(np.mean(estimates) - exact) < 4 * error
-    assert error < 0.1 * exact
+    assert error < 0.15 * exact
 
 
 def test_no_candidate_breaks_the_constraint_or_the_limit():

@@ -18,7 +18,7 @@ from ramify.sampling import SamplingParams
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.trace import Cut
-from ramify.strategies.resampling import choose
+from ramify.strategies.resampling import IntArray, choose
 from ramify.strategies.steps import StepSplitter
 from ramify.strategies.votes import best_of, finished, vote
 
@@ -67,7 +67,7 @@ def entropic_temperature(size: float, n: int, step: int, steps: int) -> float:
     return max(1.0, n / size * (1 - step / steps))
 
 
-def carried(log_weights: FloatArray, chances: FloatArray, parents: Sequence[int]) -> FloatArray:
+def carried(log_weights: FloatArray, chances: FloatArray, parents: Sequence[int] | IntArray) -> FloatArray:
     """Log-weights of the chosen after they were resampled by `chances` [n], which sum to 1.
 
     A copy keeps ``w / (n * chance)``: the mean weight where the chances were the normalised weights, and in every case
@@ -75,7 +75,7 @@ def carried(log_weights: FloatArray, chances: FloatArray, parents: Sequence[int]
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         left = log_weights - np.log(len(chances) * chances)
-    return np.asarray(left[list(parents)], dtype=np.float64)
+    return np.asarray(left[np.asarray(parents)], dtype=np.float64)
 
 
 async def advanced(context: Context, nodes: Sequence[Node], until: StepSplitter, scorer: Scorer) -> list[Node]:

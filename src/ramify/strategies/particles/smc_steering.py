@@ -138,8 +138,8 @@ class SmcSteering(Method):
                 log_weights[members] = -np.inf
                 continue
             parents = [nodes[i] for i in members]
-            options = {"allowed_token_ids": ids, "logprobs": 1}
-            drawn = [node async for node in context.samples(parents, 1, _ONE_TOKEN, self.scorer, **options)]
+            calls = context.samples(parents, 1, _ONE_TOKEN, self.scorer, allowed_token_ids=ids, logprobs=1)
+            drawn = [node async for node in calls]
             if len(drawn) < len(members):
                 context.emit(Cut([context.number(node) for node in parents[len(drawn) :]]))
             for i, node in zip(members, drawn, strict=False):
