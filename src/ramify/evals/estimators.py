@@ -223,7 +223,8 @@ def _group_sums(array: FloatArray, groups: Sequence[Hashable] | None) -> tuple[F
         return array, np.ones_like(array)
     places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
     indices = [places[group] for group in groups]
-    return np.bincount(indices, weights=array), np.bincount(indices).astype(np.float64)
+    sums = np.asarray(np.bincount(indices, weights=array), dtype=np.float64)
+    return sums, np.bincount(indices).astype(np.float64)
 
 
 def _win_probability(winner: Hashable, counts: Counter[Hashable], n: int, k: int) -> float:

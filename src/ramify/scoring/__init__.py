@@ -1,5 +1,6 @@
 """Answer extraction and equivalence, rule checks and reward models."""
 
+from ramify.scoring.confidence import DeepConf, InversePerplexity, SelfCertainty
 from ramify.scoring.equivalence import Equivalence, KeyedBy, MarkedAnswer, NumberAnswer
 from ramify.scoring.logprob import MeanLogprob
 from ramify.scoring.prm import ProcessReward
@@ -8,7 +9,9 @@ from ramify.scoring.rules import RuleCheck
 from ramify.scoring.scorers import Reading, ScoreBatch, Scorer
 
 __all__ = [
+    "DeepConf",
     "Equivalence",
+    "InversePerplexity",
     "KeyedBy",
     "MarkedAnswer",
     "MeanLogprob",
@@ -19,4 +22,5 @@ __all__ = [
     "RuleCheck",
     "ScoreBatch",
     "Scorer",
+    "SelfCertainty",
 ]
