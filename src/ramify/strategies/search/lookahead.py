@@ -13,7 +13,7 @@ from ramify.strategies.search.beam import Beam
 class Lookahead(Beam):
     """Beam search whose open paths are continued greedily for some steps before they are judged.
 
-    It is `beam` with `lookahead` above 0: the same options, the same draws, another ranking.
+    It is `beam` with another default, under the name that the paper gives it: the options are the same.
 
     Attributes:
         lookahead: steps drawn ahead of each open path, at temperature 0, and thrown away.
