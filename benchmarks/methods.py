@@ -232,9 +232,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
 
 def command(options: argparse.Namespace) -> str:
     """The command that measures the same again: what decides the numbers, where it is not the default."""
-    given = [
-        f"--{name} {getattr(options, name)}" for name, usual in DEFAULTS.items() if getattr(options, name) != usual
-    ]
+    given = {name: getattr(options, name) for name in DEFAULTS}
     changed = [f"--{name} {value}" for name, value in given.items() if value != DEFAULTS[name]]
     return " ".join(["python -m benchmarks.methods", *changed])
 
