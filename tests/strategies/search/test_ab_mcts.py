@@ -64,7 +64,7 @@ def test_draws_of_the_beta_posterior_follow_its_law():
 def test_the_mixed_model_agrees_with_weighing_draws_of_its_prior():
     groups = [[0.1, 0.2, 0.15], [0.9], [0.7, 0.5]]
     generator = np.random.default_rng(1)
-    n = 200_000
+    n = 100_000
     mu = generator.normal(0.5, 0.2, n)
     spread, noise = np.abs(generator.normal(0, 0.2, n)), np.abs(generator.normal(0, 0.3, n))
     means = [generator.normal(mu, spread) for _ in groups]
@@ -72,7 +72,7 @@ def test_the_mixed_model_agrees_with_weighing_draws_of_its_prior():
     weights = np.exp(log_weights - log_weights.max())
     expected = [float(np.average(m, weights=weights)) for m in means]
     new = float(np.average(mu, weights=weights))
-    draws = [mixed_model_draws(groups, row) for row in pairs(4000, 6)]
+    draws = [mixed_model_draws(groups, row) for row in pairs(1500, 6)]
     found = np.mean([drawn for _, drawn in draws], axis=0)
     assert found == pytest.approx(expected, abs=0.03)
     assert np.mean([fresh for fresh, _ in draws]) == pytest.approx(new, abs=0.03)

@@ -184,11 +184,11 @@ def test_a_value_that_sees_the_way_finds_a_rare_answer_that_as_many_tokens_of_sa
 
     def wins(spec):
         backend = ToyBackend(even, {"nano-prm": reward}, max_model_len=24)
-        results = [run(spec, backend, seed, budget=Budget(tokens=200)) for seed in range(20)]
+        results = [run(spec, backend, seed, budget=Budget(tokens=200)) for seed in range(12)]
         return sum(result.best.tokens[:4] == goal for result in results)
 
-    assert wins("mcts:simulations=40,width=8,until=1,select=value") > 10
-    assert wins("best-of-n:n=60") < 6
+    assert wins("mcts:simulations=40,width=8,until=1,select=value") > 6
+    assert wins("best-of-n:n=60") < 4
 
 
 def test_selections_are_what_they_say():
