@@ -75,7 +75,7 @@ class Certaindex(Method):
             context.report(chains, majority(chains, context))
             await self._probe(context, chains, probes)
             answers = [
-                self._standing(own) if chain.open else context.answer(chain)
+                self._standing(own[-1]) if chain.open else context.answer(chain)
                 for chain, own in zip(chains, probes, strict=True)
             ]
             over = self.n > 1 and certainty(answers) >= self.certainty
@@ -94,15 +94,14 @@ class Certaindex(Method):
     def settled(self, probes: Sequence[Probe]) -> bool:
         """Whether the last `window` probes agree on an answer without a word of doubt."""
         last = probes[-self.window :]
-        answers = {self._standing([probe]) for probe in last}
+        answers = {self._standing(probe) for probe in last}
         return len(last) == self.window and len(answers) == 1 and None not in answers
 
-    def _standing(self, probes: Sequence[Probe]) -> Hashable | None:
-        """The answer of the last probe; None if it doubts."""
-        last = probes[-1]
+    def _standing(self, probe: Probe) -> Hashable | None:
+        """The answer of a probe; None if it doubts."""
         words = "|".join(map(re.escape, self.doubt.split()))
-        doubts = bool(words) and re.search(rf"\b(?:{words})\b", last.text, re.IGNORECASE) is not None
-        return None if doubts else last.answer
+        doubts = bool(words) and re.search(rf"\b(?:{words})\b", probe.text, re.IGNORECASE) is not None
+        return None if doubts else probe.answer
 
     async def _probe(self, context: Context, chains: Sequence[Node], probes: Sequence[list[Probe]]) -> None:
         going = [i for i, chain in enumerate(chains) if chain.open]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from ramify.backends.base import Capability, FloatArray, Node
 from ramify.errors import ConfigError
-from ramify.scoring.confidence import TOP, WINDOW, token_confidences, trace_confidence
+from ramify.randomness import BranchKey
+from ramify.scoring.confidence import TOP, WINDOW, group_confidences, token_confidences, trace_confidence
 from ramify.scoring.problem import Problem
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
@@ -74,62 +75,100 @@ class DeepConf(Method):
     async def run(self, problem: Problem, context: Context) -> Result:
         """Warm up, then draw batch by batch, stopping what falls below the threshold."""
         root = await context.root()
+        groups = LowestGroups(self.window, self.top)
         traces = await context.extend([root], min(self.warmup, self.n), logprobs=self.top)
-        threshold = self.threshold([self._lowest(trace) for trace in traces])
+        ballot = Ballot(self, context, groups, self.threshold([groups.of(trace) for trace in traces]))
         drawn = len(traces)
-        self._report(context, traces, threshold)
-        while drawn < self.n and not context.exhausted and not self._agreed(context, traces, threshold):
+        ballot.report(traces)
+        while drawn < self.n and not context.exhausted and not ballot.agrees(traces):
             count = min(self.batch, self.n - drawn)
             running = await context.extend([root], count, self.until, logprobs=self.top)
             drawn += count
-            traces = await self._grow(context, traces, running, threshold)
-        agreed = self._agreed(context, traces, threshold)
-        context.skip(self.n - drawn if agreed else 0)
-        return self._report(context, traces, threshold, agreed)
+            traces = await self._grow(context, ballot, traces, running)
+        certain = ballot.agrees(traces)
+        context.skip(self.n - drawn if certain else 0)
+        return ballot.report(traces, certain)
 
     def threshold(self, lowest: Sequence[float]) -> float:
         """The confidence below which a trace is stopped, from the lowest groups of the warm-up."""
         return float(np.percentile(lowest, PERCENTILES[self.filter]))
 
-    async def _grow(self, context: Context, traces: list[Node], running: list[Node], threshold: float) -> list[Node]:
+    async def _grow(self, context: Context, ballot: Ballot, traces: list[Node], running: list[Node]) -> list[Node]:
         """Grow a batch in lockstep; gives all finished traces, or those at the moment when they agree."""
         while True:
-            falling = {trace.key for trace in running if trace.open and self._lowest(trace) < threshold}
-            context.drop(trace for trace in running if trace.key in falling)
+            fallen = {trace.key for trace in running if trace.open and ballot.groups.of(trace) < ballot.threshold}
+            context.drop(trace for trace in running if trace.key in fallen)
             traces = [*traces, *(trace for trace in running if not trace.open)]
-            running = [trace for trace in running if trace.open and trace.key not in falling]
-            self._report(context, traces, threshold)
-            if not running or self._agreed(context, traces, threshold):
+            running = [trace for trace in running if trace.open and trace.key not in fallen]
+            ballot.report(traces)
+            if not running or ballot.agrees(traces):
                 context.drop(running)
                 return traces
             running = await context.step(running, self.until, logprobs=self.top)
 
-    def _lowest(self, trace: Node) -> float:
-        """The lowest group so far; infinite while an open trace has no whole group."""
-        if trace.open and trace.num_tokens < self.window:
-            return math.inf
-        return trace_confidence(token_confidences(trace, self.top), "lowest", self.window)
 
-    def _weights(self, traces: Sequence[Node], threshold: float) -> FloatArray:
-        """What each finished trace's vote weighs: nothing below the threshold."""
-        lowest = np.array([self._lowest(trace) for trace in traces])
-        votes = lowest >= threshold
-        if self.weights == "confidence":
+class LowestGroups:
+    """The least mean confidence of `window` tokens in a row of each trace, kept up to date as traces grow.
+
+    A trace is looked at in pieces: each is read once, with the tokens before it that a group may begin in.
+    """
+
+    def __init__(self, window: int, top: int) -> None:
+        self._window = window
+        self._top = top
+        self._known: dict[BranchKey, tuple[FloatArray, float]] = {}
+
+    def of(self, trace: Node) -> float:
+        """The lowest group so far. A shorter trace is one group once it has ended; while it is open, there is none."""
+        tail, lowest = self._read(trace)
+        if len(tail) >= self._window:
+            return lowest
+        return math.inf if trace.open else trace_confidence(tail, "mean")
+
+    def _read(self, node: Node | None) -> tuple[FloatArray, float]:
+        """The last `window` confidences up to a node (all of them if there are fewer), and the lowest whole group."""
+        if node is None:
+            return np.zeros(0), math.inf
+        if node.key not in self._known:
+            before, lowest = self._read(node.parent)
+            own = token_confidences(replace(node, parent=None), self._top) if node.details else np.zeros(0)
+            joined = np.concatenate([before, own])
+            if len(own) and len(joined) >= self._window:
+                lowest = min(lowest, float(group_confidences(joined, self._window).min()))
+            self._known[node.key] = (joined[-self._window :], lowest)
+        return self._known[node.key]
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """The vote of the finished traces: those below the threshold have no voice."""
+
+    method: DeepConf
+    context: Context
+    groups: LowestGroups
+    threshold: float
+
+    def weights(self, traces: Sequence[Node]) -> FloatArray:
+        """What each trace's vote weighs, [traces]."""
+        lowest = np.array([self.groups.of(trace) for trace in traces])
+        votes = lowest >= self.threshold
+        if self.method.weights == "confidence":
             return np.where(votes, lowest, 0.0)
-        if self.weights == "rank":
+        if self.method.weights == "rank":
             return np.where(votes, [float((lowest[votes] <= own).sum()) for own in lowest], 0.0)
         return votes.astype(np.float64)
 
-    def _agreed(self, context: Context, traces: Sequence[Node], threshold: float) -> bool:
-        weights = self._weights(traces, threshold)
-        votes = [i for i, trace in enumerate(traces) if weights[i] > 0 and context.answer(trace) is not None]
-        shares = tally([context.answer(traces[i]) for i in votes], weights[votes])
-        return len(votes) > 1 and max(shares.values()) >= self.consensus * math.fsum(shares.values())
+    def agrees(self, traces: Sequence[Node]) -> bool:
+        """Whether the leading answer has the share that ends the run, of two votes at least."""
+        answers, weights = [self.context.answer(trace) for trace in traces], self.weights(traces)
+        voters = [i for i, answer in enumerate(answers) if weights[i] > 0 and answer is not None]
+        shares = tally([answers[i] for i in voters], weights[voters])
+        return len(voters) > 1 and max(shares.values()) >= self.method.consensus * math.fsum(shares.values())
 
-    def _report(self, context: Context, traces: Sequence[Node], threshold: float, certain: bool = False) -> Result:
-        weights = self._weights(traces, threshold)
-        lowest = [self._lowest(trace) for trace in traces]
-        best = vote([context.answer(trace) for trace in traces], weights, merits=lowest)
-        if best is None and traces:
-            best = int(np.argmax(lowest))
-        return context.result(traces, best, scores=lowest, weights=weights, certain=certain)
+    def report(self, traces: Sequence[Node], certain: bool = False) -> Result:
+        """State how the vote stands."""
+        lowest = [self.groups.of(trace) for trace in traces]
+        weights = self.weights(traces)
+        best = vote([self.context.answer(trace) for trace in traces], weights, merits=lowest)
+        best = int(np.argmax(lowest)) if best is None else best
+        return self.context.result(traces, best, scores=lowest, weights=weights, certain=certain)
