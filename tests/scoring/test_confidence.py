@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.backends.base import Node, TokenDetail
@@ -73,6 +73,7 @@ def test_a_token_that_the_model_rules_out_does_not_make_a_confidence_infinite():
     assert token_confidences(node, 2)[0] == SUREST / 2
 
 
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=30), st.integers(1, 12))
 def test_groups_are_the_means_of_every_run_of_a_window(values, window):
     array = np.array(values)

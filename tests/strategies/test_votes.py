@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.backends.base import Node
@@ -50,6 +50,7 @@ def test_a_weight_that_cannot_be_summed_is_refused(weight):
         vote(["a"], weights=[weight])
 
 
+@settings(max_examples=60)
 @given(st.data(), ANSWERS)
 def test_permuting_candidates_never_changes_a_vote_except_ties(data, answers):
     weights = data.draw(st.lists(WEIGHTS, min_size=len(answers), max_size=len(answers)))
@@ -84,6 +85,7 @@ def test_the_first_of_equal_scores_is_the_best():
 SCORES = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=8)
 
 
+@settings(max_examples=60)
 @given(SCORES)
 def test_shares_sum_to_one_and_do_not_depend_on_the_unit(scores):
     weights = vote_weights(scores, "share")
@@ -92,6 +94,7 @@ def test_shares_sum_to_one_and_do_not_depend_on_the_unit(scores):
         np.testing.assert_allclose(vote_weights([score * 1024 for score in scores], "share"), weights)
 
 
+@settings(max_examples=60)
 @given(SCORES, st.floats(0.1, 3))
 def test_ranks_do_not_depend_on_any_increasing_change_of_the_scores(scores, power):
     changed = [score**3 + 5 for score in map(float, scores)]
@@ -99,6 +102,7 @@ def test_ranks_do_not_depend_on_any_increasing_change_of_the_scores(scores, powe
         assert list(vote_weights(changed, "rank", power=power)) == list(vote_weights(scores, "rank", power=power))
 
 
+@settings(max_examples=60)
 @given(SCORES)
 def test_a_softmax_depends_neither_on_the_unit_nor_on_the_origin(scores):
     weights = vote_weights(scores, "softmax", tau=0.7)

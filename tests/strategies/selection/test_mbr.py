@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.errors import ConfigError
@@ -23,6 +23,7 @@ def text(words):
     return ballot(words, text=words)
 
 
+@settings(max_examples=60)
 @given(TEXTS, TEXTS)
 def test_every_similarity_lies_between_0_and_1_and_is_1_for_the_same_text(first, second):
     for name in NAMES:
@@ -42,6 +43,7 @@ def slow_levenshtein(first, second):
     return rows[-1][-1]
 
 
+@settings(max_examples=60)
 @given(TEXTS, TEXTS)
 def test_the_edit_distance_is_that_of_the_textbook_table(first, second):
     assert levenshtein(first, second) == slow_levenshtein(first, second)
@@ -58,6 +60,7 @@ def test_similarities_by_hand():
     assert same_key(ballot(None), ballot(None)) == 0
 
 
+@settings(max_examples=60)
 @given(permuted(), st.sampled_from(NAMES))
 def test_the_winner_has_the_largest_sum_by_brute_force_in_any_order(case, name):
     ballots, order = case
@@ -73,6 +76,7 @@ def test_the_winner_has_the_largest_sum_by_brute_force_in_any_order(case, name):
         assert gain(some[winner]) == pytest.approx(max(map(gain, able)), abs=1e-9)
 
 
+@settings(max_examples=60)
 @given(permuted())
 def test_with_equal_keys_for_a_similarity_it_is_the_majority_vote(case):
     ballots, _ = case

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -26,6 +26,7 @@ def mixture(seed, low=60, high=40):
     return np.log(np.concatenate([0.02 * random.weibull(2, low), 0.5 * random.weibull(5, high)]))
 
 
+@settings(max_examples=60)
 @given(permuted(), st.booleans(), st.sampled_from(["path", "token"]))
 def test_permuting_candidates_never_changes_the_vote_except_ties(case, prune, probability):
     ballots, order = case
@@ -37,6 +38,7 @@ def test_permuting_candidates_never_changes_the_vote_except_ties(case, prune, pr
         assert totals[ballots[winner].answer] == totals[moved[other].answer] == max(totals.values())
 
 
+@settings(max_examples=60)
 @given(permuted())
 def test_without_pruning_an_answer_weighs_the_probability_of_its_distinct_ways(case):
     ballots, _ = case
@@ -113,6 +115,7 @@ def test_the_density_is_the_weibull_law_of_the_exponential():
     np.testing.assert_allclose(ours, stats.weibull_min.logpdf(np.exp(values), 2.5, scale=0.8) + values)
 
 
+@settings(max_examples=60)
 @given(st.lists(st.floats(-50, 0, width=32), min_size=1, max_size=12), st.floats(-100, 0))
 def test_pruning_depends_on_no_common_factor(logs, shift):
     found = upper_posterior(np.array(logs))

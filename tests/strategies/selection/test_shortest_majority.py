@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from ramify.errors import ConfigError
 from ramify.strategies import Sample, parse_strategy
@@ -25,6 +25,7 @@ def brute_force(ballots):
     return found
 
 
+@settings(max_examples=60)
 @given(permuted())
 def test_the_winner_is_that_of_the_formula_in_any_order(case):
     ballots, order = case

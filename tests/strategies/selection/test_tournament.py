@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
@@ -33,6 +33,7 @@ def loss(logs, wins, prior):
     return float((wins * np.logaddexp(0, -gaps)).sum() + virtual)
 
 
+@settings(max_examples=60)
 @given(WINS)
 def test_the_fit_is_the_maximum_of_the_likelihood(rows):
     wins = np.array(rows)
@@ -43,6 +44,7 @@ def test_the_fit_is_the_maximum_of_the_likelihood(rows):
     np.testing.assert_allclose(np.log(strengths), best.x, atol=2e-2)
 
 
+@settings(max_examples=60)
 @given(WINS)
 def test_the_fit_is_a_fixed_point_of_minorisation_and_maximisation(rows):
     wins = np.array(rows)
@@ -66,6 +68,7 @@ def test_beating_the_strong_counts_for_more_than_beating_the_weak():
     assert strengths[0] > strengths[3]
 
 
+@settings(max_examples=60)
 @given(WINS, st.randoms(use_true_random=False))
 def test_numbering_the_players_otherwise_changes_nothing_but_ties(rows, random):
     wins = np.array(rows)
@@ -89,6 +92,7 @@ def test_swiss_pairs_like_with_like_and_nobody_twice():
     assert swiss_pairs([0, 1], {frozenset((0, 1))}) == []
 
 
+@settings(max_examples=60)
 @given(st.integers(2, 20), st.integers(1, 8))
 def test_a_swiss_tournament_pairs_nobody_twice_and_costs_its_rounds(players, rounds):
     bracket = Bracket(players, limit=0, rounds=rounds)
@@ -116,6 +120,7 @@ def test_a_swiss_tournament_of_a_consistent_judge_finds_the_best():
         assert bracket.order[0] == best
 
 
+@settings(max_examples=60)
 @given(permuted(with_scores=True), st.sampled_from(["answers", "samples"]), st.sampled_from([0, 20]))
 def test_permuting_candidates_never_changes_the_winner_except_ties(case, among, limit):
     ballots, order, scores = case
@@ -221,6 +226,7 @@ def test_braces_in_an_answer_stay_as_they_are():
     assert fill("{first}|{second}", first="{second}", second="{x}") == "{second}|{x}"
 
 
+@settings(max_examples=60)
 @given(st.floats(-40, 40), st.floats(-40, 40), st.floats(0.01, 10))
 def test_the_two_sides_of_a_comparison_sum_to_one(first, second, tau):
     assert beats(first, second, tau) + beats(second, first, tau) == pytest.approx(1, abs=1e-15)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.backends.toy import ToyBackend
@@ -23,6 +23,7 @@ from tests.strategies.selection.ballot_cases import ballot, permuted
 TRANSFORMS = st.sampled_from(["none", "share", "rank", "softmax"])
 
 
+@settings(max_examples=60)
 @given(permuted(with_scores=True), TRANSFORMS, st.sampled_from([0.3, 0.5, 1.0]))
 def test_permuting_candidates_never_changes_the_vote_except_ties(case, transform, keep):
     ballots, order, scores = case
@@ -36,6 +37,7 @@ def test_permuting_candidates_never_changes_the_vote_except_ties(case, transform
         assert totals[first] == totals[second] == max(totals.values())
 
 
+@settings(max_examples=60)
 @given(permuted(with_scores=True), TRANSFORMS)
 def test_the_winner_has_the_largest_sum_of_weights_by_brute_force(case, transform):
     ballots, _, scores = case
@@ -48,6 +50,7 @@ def test_the_winner_has_the_largest_sum_of_weights_by_brute_force(case, transfor
         assert sums[ballots[winner].answer] == pytest.approx(max(sums.values()))
 
 
+@settings(max_examples=60)
 @given(permuted(with_scores=True), st.sampled_from(["share", "rank", "softmax"]))
 def test_the_unit_of_the_scores_never_changes_the_winner(case, transform):
     ballots, _, scores = case
