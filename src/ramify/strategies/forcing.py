@@ -77,14 +77,14 @@ class Forcing(Method):
         """Whether thinking came to its end by itself: the marker was written, or the whole answer ended."""
         if node.parent is None:
             return False
-        marked = self.end_think in node.text[len(node.parent.text) :]
-        return marked or node.finish_reason == "stop" or node.tokens[-1:] in [(i,) for i in self._end_ids(context)]
+        by_id = node.tokens[-1:] in [(token,) for token in self._end_ids(context)]
+        return by_id or self._marker_at(node) >= 0 or node.finish_reason == "stop"
 
     async def unended(self, context: Context, node: Node, text: str) -> Node:
         """`text` in the place of the end of `node`'s thinking (of the marker, or of the end of the sequence)."""
         parent = node.parent
         assert parent is not None
-        found = node.text.find(self.end_think, len(parent.text))
+        found = self._marker_at(node)
         end = len(node.text) if found < 0 else found
         for keep in range(node.num_tokens - 1, parent.num_tokens - 1, -1):
             added = await context.append(node, text, keep=keep)
@@ -123,6 +123,11 @@ class Forcing(Method):
         """Note it if nobody has opened thinking."""
         if self.start_think not in node.text and not await self.opened_by_prompt(context):
             context.note(NO_THINKING.format(marker=str.__str__(self.start_think)))
+
+    def _marker_at(self, node: Node) -> int:
+        """Where the end marker stands in the last extension (or begins shortly before it); -1 if nowhere."""
+        assert node.parent is not None
+        return node.text.find(self.end_think, max(0, len(node.parent.text) - len(self.end_think) + 1))
 
     def _end_ids(self, context: Context) -> TokenIds:
         """The end marker's id where it is one token: its text may then be left out as that of a special token."""

@@ -72,6 +72,21 @@ def test_of_a_probe_that_was_cut_only_whole_lines_are_read():
     assert result.answer == "c"
 
 
+def test_once_thinking_has_ended_there_are_no_more_probes():
+    model = written(TEXTS, [1, 1, 1, 2, 3, 1, 3, 1, 3])
+    result = run(anytime(stride=2, answer_tokens=2), model)
+    assert result.text == "aaab\n" + "c\na" * 2 + "c\n"
+    assert sum(isinstance(event, Probed) for event in result.trace.events) == 1
+
+
+def test_an_end_marker_across_two_strides_is_seen():
+    model = written(("", "a", "#", "x"), [1, 2, 2, 3, 3, 3])
+    method = Anytime(start_think="", end_think="##", answer_prefix="", stride=2)
+    result = one(method, model)
+    assert (result.text, result.stop_reason) == ("a##xxx", "finished")
+    assert sum(isinstance(event, Probed) for event in result.trace.events) == 1
+
+
 def test_a_model_that_answers_within_the_first_stride_is_never_probed():
     result = one(anytime(stride=50), written(TEXTS, [1, 3]))
     assert (result.text, result.ledger.probe) == ("ac\n", 0)

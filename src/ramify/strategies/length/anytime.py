@@ -10,7 +10,6 @@ from ramify.strategies.forcing import Forcing
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import strategy
-from ramify.strategies.steps import tokens
 
 
 @strategy("anytime", kind="approximate", paper="arXiv:2412.20993", needs=(Capability.CONTINUE, Capability.TOKENS))
@@ -19,7 +18,8 @@ class Anytime(Forcing):
     """One answer that improves while the model thinks: stopped anywhere, the run has the latest it could read.
 
     Thinking goes on in strides. After each, the forced end of thinking and a short answer are drawn behind a fork of
-    it, charged to "probe" and thrown away; what they said is reported. The model's own answer, once it comes, is final.
+    it, charged to "probe" and thrown away; what they said is reported. Once thinking has ended by itself, the
+    model's own answer is final.
 
     Attributes:
         start_think, end_think, answer_prefix: see `Forcing`; the two latter make the probe's suffix.
@@ -40,9 +40,11 @@ class Anytime(Forcing):
         """Think, probe, report, until the model has answered or the limit is reached."""
         node, standing = await context.root(), None
         while node.open and (limit := self.max_think - node.num_tokens) > 0:
-            [node] = await context.step([node], until=tokens(min(self.stride, limit)))
-            if node.finish_reason == "stop":
-                return context.result([node], 0)
+            before, node = node, await self.think(context, node, min(self.stride, limit))
+            context.retire([before])
+            if self.has_ended(context, node):
+                [answer] = await context.extend([node]) if node.open else [node]
+                return context.result([answer], 0)
             standing = await self._probed(context, node, standing)
         return context.result([node if standing is None else standing], 0)
 
