@@ -44,6 +44,7 @@ class Usage:
         verifier: tokens that reward models read (see `StepScores`).
         probe: tokens of given continuations whose log-probabilities were asked for.
         calls: calls of the backend.
+        lost: tokens of attempts that broke off and were drawn again (a flaky endpoint); in no budget.
     """
 
     prompt: int = 0
@@ -52,6 +53,7 @@ class Usage:
     verifier: int = 0
     probe: int = 0
     calls: int = 0
+    lost: int = 0
 
     def add(self, other: Usage) -> None:
         """Add another count to this one."""
@@ -61,6 +63,7 @@ class Usage:
         self.verifier += other.verifier
         self.probe += other.probe
         self.calls += other.calls
+        self.lost += other.lost
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,8 @@ class Branches:
         if len(counts) != len(nodes) or any(count < 0 for count in counts):
             raise ConfigError(f"n={counts} does not fit {len(nodes)} nodes: give each a count of 0 or more")
         params = self._sampling.with_(**{**sampling, "n": 1})
-        if scorer is not None and Capability.LOGPROBS in scorer.needs and params.logprobs is None:
-            params = params.with_(logprobs=0)
+        if scorer is not None and Capability.LOGPROBS in scorer.needs:
+            params = params.with_(logprobs=max(params.logprobs or 0, getattr(scorer, "logprobs", 0)))
         step_end = None if until is None else until.step_end
         wishes = []
         for node, count in zip(nodes, counts, strict=True):

@@ -257,18 +257,31 @@ class Context:
             BudgetExhausted: no token is left.
             ConfigError: `purse` is not program, probe or verifier.
         """
+        return (await self.ask_all([prompt], purse, model, **sampling))[0]
+
+    async def ask_all(
+        self, prompts: Sequence[Prompt], purse: str = "program", model: str | None = None, **sampling: Any
+    ) -> list[Node]:
+        """One answer to each of several prompts, drawn together, in the order of the prompts.
+
+        Raises:
+            BudgetExhausted: the budget does not admit all of them (those that were drawn are charged).
+            ConfigError: `purse` is not program, probe or verifier.
+        """
         if purse not in ("program", "probe", "verifier"):
             raise ConfigError(f"purse={purse!r} does not work: choose program, probe or verifier")
-        meter = self._drawing.meter(purse, model)
-        key = self._key.named("ask").child(self._num_asked)
-        self._num_asked += 1
-        root = await self._backend.root(prompt, key, meter, model)
-        self._branches.live[root.key] = root
-        answers = await self._drawing.all(self._branches.wishes([root], 1, None, None, sampling))
-        if not answers:
+        meter, wishes = self._drawing.meter(purse, model), []
+        for prompt in prompts:
+            key = self._key.named("ask").child(self._num_asked)
+            self._num_asked += 1
+            root = self._branches.live[key] = await self._backend.root(prompt, key, meter, model)
+            wishes += self._branches.wishes([root], 1, None, None, sampling)
+        answers = await self._drawing.all(wishes)
+        for answer in answers:
+            self.emit(Asked(purse, answer.text, answer.num_new_tokens, self.number(answer)))
+        if len(answers) < len(prompts):
             raise BudgetExhausted(f"no token is left of the budget for another call: {self.budget}")
-        self.emit(Asked(purse, answers[0].text, answers[0].num_new_tokens, self.number(answers[0])))
-        return answers[0]
+        return answers
 
     def drop(self, nodes: Iterable[Node]) -> None:
         """Give branches up: what runs below them stops and their memory is free before the next step."""

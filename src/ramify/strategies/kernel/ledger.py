@@ -29,6 +29,7 @@ class Ledger:
         saved: what finishing the branches that were given up, and drawing the answers that were skipped, would have
             taken at the mean length of the finished answers (an estimate).
         calls: calls of the backend.
+        lost: tokens of attempts that broke off and were drawn again; in no budget.
         wall_s: seconds from start to result.
         cost: dollars under the budget's prices.
     """
@@ -43,6 +44,7 @@ class Ledger:
     shared: int = 0
     saved: int = 0
     calls: int = 0
+    lost: int = 0
     wall_s: float = 0.0
     cost: float = 0.0
 
@@ -69,6 +71,7 @@ class Ledger:
             probe=everything.probe + drawn_for("probe"),
             program=drawn_for("program"),
             calls=everything.calls,
+            lost=everything.lost,
             cost=sum(prices.of(model).cost(meter) for (_, model), meter in meters.items()),
             **counts,
         )
