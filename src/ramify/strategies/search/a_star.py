@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ramify.backends.base import Node
 from ramify.errors import ConfigError
@@ -57,6 +58,7 @@ class AStar(Method):
         iters: expansions at most.
     """
 
+    size: ClassVar[str] = "m"
     m: int = 4
     scorer: Scorer = field(default_factory=ProcessReward)
     weight: float = 0.0
