@@ -56,7 +56,7 @@ def test_a_budget_that_is_not_reached_changes_nothing_but_the_reservation():
     free = run("beam:n=4,m=2")
     capped = run("beam:n=4,m=2", budget=Budget(tokens=10_000))
     assert (capped.text, capped.stop_reason) == (free.text, "finished")
-    assert capped.trace.events == free.trace.events
+    assert capped.trace.events[:-1] == free.trace.events[:-1]
 
 
 def test_a_budget_too_small_for_anything_gives_an_empty_result():
