@@ -8,6 +8,7 @@ import pytest
 from ramify.errors import ConfigError, ScorerError
 from ramify.strategies import parse_strategy
 from ramify.strategies.kernel.trace import Resampled
+from ramify.strategies.particles.log_marginal import log_marginal
 from ramify.strategies.particles.potentials import carried, entropic_temperature, reweighted
 from ramify.strategies.particles.step_confidence import step_confidence
 from ramify.strategies.resampling import softmax
@@ -19,11 +20,6 @@ WARM = SMALL.law(0.8)
 
 def tilted(tokens):
     return (1 + 2 * sum(token == 2 for token in tokens) + (len(tokens) == 3)) / 8
-
-
-def log_marginal(result):
-    (note,) = [note for note in result.notes if note.startswith("log-marginal")]
-    return float(note.split()[1])
 
 
 @pytest.mark.parametrize(
@@ -43,14 +39,14 @@ def test_the_log_marginal_estimates_the_mean_reward_without_bias(options):
     assert error < 0.1 * exact
 
 
-def test_weights_that_are_replaced_have_no_log_marginal_to_note():
+def test_weights_that_are_replaced_have_no_log_marginal():
     results = run_many(parse_strategy("particle-filter:n=3,until=1"), 5, reward=tilted)
-    assert not any(result.notes for result in results)
+    assert all(log_marginal(result) is None for result in results)
 
 
-def test_an_unfinished_run_notes_no_log_marginal():
+def test_an_unfinished_run_states_no_log_marginal():
     spec = "particle-filter:n=3,until=1,potential=incremental,steps=1"
-    assert not any(result.notes for result in run_many(parse_strategy(spec), 5, reward=tilted))
+    assert all(log_marginal(result) is None for result in run_many(parse_strategy(spec), 5, reward=tilted))
 
 
 def test_replaced_weights_forget_what_was_before_and_incremental_ones_end_at_the_reward():

@@ -14,6 +14,7 @@ from ramify.errors import ConfigError
 from ramify.scoring import Problem
 from ramify.strategies import parse_strategy, solve
 from ramify.strategies.kernel.trace import Grown, Resampled
+from ramify.strategies.particles.log_marginal import log_marginal
 from ramify.strategies.particles.smc_steering import SmcSteering
 from ramify.strategies.testing import check_strategy
 from ramify.text.constraints import AllowedIds, Length
@@ -67,11 +68,6 @@ def steer(options, runs, **more):
 
 def p_value(results, law):
     return chi_square(Counter(result.best.tokens for result in results), law, len(results))
-
-
-def log_marginal(result):
-    (note,) = [note for note in result.notes if note.startswith("log-marginal")]
-    return float(note.split()[1])
 
 
 CONSTRAINED = f"forbid={FORBID},min_answer=1"

@@ -15,6 +15,7 @@ from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.kernel.trace import Resampled
+from ramify.strategies.particles.log_marginal import state_log_marginal
 from ramify.strategies.particles.potentials import (
     Population,
     Potential,
@@ -37,7 +38,7 @@ class ParticleFilter(Method):
 
     Finished particles are absorbing: they keep their text and their weight, and only open ones are resampled among
     themselves, so nothing is resampled after the last step. With incremental potentials a run that came to its end
-    notes an unbiased estimate of the expected reward (the log-marginal) in its result.
+    states an unbiased estimate of the mean reward (see `log_marginal`).
 
     Attributes:
         n: particles.
@@ -91,7 +92,7 @@ class ParticleFilter(Method):
             rewards = await context.score(nodes, self.scorer)
             log_weights = reweighted(self.potential, particles.log_weights, rewards, particles.rewards, self.tau)
             particles = Population(nodes, rewards, log_weights)
-        self._note(context, particles)
+        self._state(context, particles)
         return self._report(context, particles.nodes, particles.rewards, particles.log_weights)
 
     def _resample(self, context: Context, particles: Population, step: int) -> Population:
@@ -115,11 +116,11 @@ class ParticleFilter(Method):
         levelled[slots] = carried(log_weights[slots], chances, parents)
         return Population([nodes[i] for i in chosen], particles.rewards[chosen], levelled)
 
-    def _note(self, context: Context, particles: Population) -> None:
+    def _state(self, context: Context, particles: Population) -> None:
         """State the log-marginal where it is one: incremental weights of answers that all came to their end."""
         ended = not context.exhausted and not any(node.open for node in particles.nodes)
         if self.potential == "incremental" and ended:
-            context.note(f"log-marginal: {log_mean(particles.log_weights):.6f} (mean reward, unbiased before the log)")
+            state_log_marginal(context, log_mean(particles.log_weights))
 
     def _report(self, context: Context, nodes: list[Node], rewards: FloatArray, log_weights: FloatArray) -> Result:
         weights = softmax(log_weights)

@@ -21,6 +21,7 @@ from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.kernel.trace import Cut, Resampled
+from ramify.strategies.particles.log_marginal import state_log_marginal
 from ramify.strategies.particles.model_vocabulary import model_vocabulary
 from ramify.strategies.particles.potentials import (
     Population,
@@ -46,8 +47,8 @@ class SmcSteering(Method):
 
     The target is the model's law (at the run's temperature) of answers that keep the constraint and end within the
     limit, times the critic's reward if there is one. The end is forced at the limit, with its probability as weight.
-    The result notes the log-marginal: an estimate, unbiased before the logarithm, of the probability that a plain
-    sample keeps the constraint. With n=1 it is masking alone, which follows another law.
+    A run also states an unbiased estimate of the probability that a plain sample keeps the constraint (see
+    `log_marginal`). With n=1 it is masking alone, which follows another law.
 
     Attributes:
         n: particles.
@@ -118,7 +119,7 @@ class SmcSteering(Method):
             particles = await self._judged(context, particles, alive, step)
             self._report(context, particles)
             particles = self._resampled(context, particles, step)
-        self._note(context, particles)
+        self._state(context, particles)
         return context.conclude("budget" if context.exhausted else "finished")
 
     async def _grown(
@@ -195,14 +196,13 @@ class SmcSteering(Method):
         scores = None if self.scorer is None else particles.rewards[done]
         context.report(nodes, best, scores=scores, weights=weights)
 
-    def _note(self, context: Context, particles: Population) -> None:
+    def _state(self, context: Context, particles: Population) -> None:
         if context.exhausted:
             return
         estimate = log_mean(particles.log_weights)
-        meaning = "probability that a sample keeps the constraint" + (", times the reward" if self.scorer else "")
+        state_log_marginal(context, estimate)
         if estimate == -np.inf:
-            meaning = "no particle kept the constraint: use more particles, a longer limit or another constraint"
-        context.note(f"log-marginal: {estimate:.6f} ({meaning})")
+            context.note("no particle kept the constraint: use more particles, a longer limit or another constraint")
 
     def _constraints(self) -> tuple[Constraint, ...]:
         given: list[Constraint] = [] if self.constraint is None else [self.constraint]
