@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ramify.backends.local import LocalBackend
-from ramify.backends.toy import ToyBackend
 from ramify.errors import CapabilityError
 from ramify.strategies.kernel.context import Context
 from ramify.text.constraints import Vocabulary
@@ -17,6 +15,9 @@ def model_vocabulary(context: Context) -> Vocabulary:
     Raises:
         CapabilityError: the backend does not tell.
     """
+    from ramify.backends.local import LocalBackend  # with torch, for which listing the methods need not wait
+    from ramify.backends.toy import ToyBackend
+
     backend = context._backend
     if isinstance(backend, LocalBackend):
         return Vocabulary.of(backend.tokenizer, backend.engine.core.model_config.eos_token_ids)
