@@ -69,8 +69,13 @@ class Forcing(Method):
         return min(left, unspent - self.answer_tokens)
 
     async def think(self, context: Context, node: Node, limit: int) -> Node:
-        """Go on thinking, to the end marker, the end of the whole answer, or for `limit` tokens."""
-        until = StepSplitter((self.end_think,), self._end_ids(context), limit)
+        """Go on thinking, to the end marker, the end of the whole answer, or for `limit` tokens.
+
+        Where the text already ends with the marker's beginning, also to the rest of it (which may turn out to be none).
+        """
+        begun = max(k for k in range(len(self.end_think)) if node.text.endswith(self.end_think[:k]))
+        markers = dict.fromkeys((self.end_think[:], self.end_think[begun:]))
+        until = StepSplitter(tuple(markers), self._end_ids(context), limit)
         return (await context.extend([node], until=until))[0]
 
     def has_ended(self, context: Context, node: Node) -> bool:

@@ -144,6 +144,15 @@ def test_the_whole_marker_is_taken_away_however_it_was_cut_into_tokens(texts, pa
     assert one(method, written(texts, path)).text == text
 
 
+def test_a_marker_that_the_text_put_in_has_begun_ends_thinking_at_once():
+    method = BudgetForcing(start_think="", end_think="##", answer_prefix="", wait="x#", ignore=1, max_think=20)
+    texts = ("", "a", "#", "x")
+    result = one(method, written(texts, [1, 2, 2], then={(1, 3, 2): 2, (1, 3, 2, 2): 1}))
+    assert (result.text, result.ledger.discarded) == ("ax##a", 2)
+    result = one(method, written(texts, [1, 2, 2], then={(1, 3, 2): 1, (1, 3, 2, 1): 2, (1, 3, 2, 1, 2): 1}))
+    assert (result.text, result.ledger.discarded) == ("ax#a#a", 2)  # a lone mark later on ends nothing
+
+
 def test_thinking_ends_early_enough_that_the_answer_fits_the_budget():
     model = written(("", "a", "b\n", "c\n"), [1] * 40)
     result = one(forced(max_think=30, answer_tokens=4), model, budget=Budget(tokens=12))

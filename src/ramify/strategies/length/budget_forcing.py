@@ -50,13 +50,14 @@ class BudgetForcing(Forcing):
     async def run(self, problem: Problem, context: Context) -> Result:
         """Think within the limits, then answer."""
         node, ended, ignored = await context.root(), False, 0
-        while (limit := self.thinking_left(context, node, self.max_think)) > 0:
+        while node.open and (limit := self.thinking_left(context, node, self.max_think)) > 0:
             node = await self.think(context, node, limit)
             context.report([node], 0)
             ended = self.has_ended(context, node)
-            if not ended or not (ignored < self.ignore or node.num_tokens < self.min_think):
+            if ended and (ignored < self.ignore or node.num_tokens < self.min_think):
+                node, ended, ignored = await self.unended(context, node, self.wait), False, ignored + 1
+            elif ended:
                 break
-            node, ended, ignored = await self.unended(context, node, self.wait), False, ignored + 1
         await self.warn_without_marks(context, node)
         if not ended:
             node = await self.cut(context, node)
