@@ -308,15 +308,15 @@ class LocalBackend:
             (sequence_id,) = await engine.fork_and_extend(base.handle.sequence_id, key, 1, 0, nothing, listen, head)
         try:
             output = await done
-        except asyncio.CancelledError:
+            if output.error is not None:
+                raise output.error
+            await engine.append(sequence_id, ids[-1:])
+        except BaseException:
             await engine.dropped([sequence_id])
             raise
-        if output.error is not None:
-            raise output.error
         prompt = len(ids) + (len(base.prompt_tokens) if base.parent is None else 0)
         cached = output.num_cached_tokens if base.parent is None else 0
         self._count(node, calls=1, prompt=prompt, prompt_cached=cached)
-        await engine.append(sequence_id, ids[-1:])
         return sequence_id
 
     def _push(self, branch: Branch, output: SequenceOutput, done: asyncio.Queue[Branch]) -> None:

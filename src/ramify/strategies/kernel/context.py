@@ -7,7 +7,7 @@ control flow gives one result per seed whatever ran first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Literal
@@ -218,19 +218,13 @@ class Context:
             await self._drawing.spend(0, Usage(prompt=sum(node.num_tokens + len(ids) for node in nodes)), model)
             keys = [self._branches.key_of_append(node) for node in nodes]
             bare = [replace(node, usage=meter) for node in nodes]
-            appends = map(self._backend.append, bare, [ids] * len(nodes), keys)
-            made = await asyncio.gather(*appends, return_exceptions=True)
-            forks = [fork for fork in made if isinstance(fork, Node)]
-            for failed in made:
-                if isinstance(failed, BaseException):
-                    raise failed
+            forks = await self._together(map(self._backend.append, bare, [ids] * len(nodes), keys))
             wishes: list[Wish] = []
             for fork in forks:
                 limits = {"max_tokens": fork.num_tokens + max_tokens, **sampling}
                 wishes += self._branches.wishes([fork], 1, None, None, limits)
             drawn = await self._drawing.all(wishes)
         finally:
-            self._branches.live.update({fork.key: fork for fork in forks})
             self._branches.release([*forks, *drawn])
         if len(drawn) < len(nodes):
             raise BudgetExhausted(f"no token is left of the budget for another probe: {self.budget}")
@@ -412,6 +406,20 @@ class Context:
     def check(self) -> None:
         """Hold the run to its laws (see `Drawing.check`). Raises `EngineError` if one is broken."""
         self._drawing.check(self.ledger())
+
+    async def _together(self, calls: Iterable[Coroutine[Any, Any, Node]]) -> list[Node]:
+        """The nodes that some calls make, run at once. Those made before a failure or a cancel are released later."""
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        try:
+            made = await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            self._branches.live.update({node.key: node for node in outcomes if isinstance(node, Node)})
+            raise
+        self._branches.live.update({node.key: node for node in made})
+        return made
 
     def _longest_open(self) -> Node | None:
         """The branch that got furthest, the first of equals."""

@@ -158,10 +158,10 @@ class Launch:
                         break
                     self._start(group)
             for _, future in self._waiting:
-                future.set_result(None)
+                _settle(future, None)
         except Exception as error:
             for _, future in self._waiting:
-                future.set_exception(error)
+                _fail(future, error)
 
     def _admit_sure(self) -> list[_Branch]:
         """The next wishes that one call can serve and that fit whatever the running branches turn out to cost."""
@@ -206,7 +206,7 @@ class Launch:
                 raise EngineError(f"{type(self._backend).__name__} gave {len(branches)} branches too few")
         except Exception as error:
             for branch in branches.values():
-                branch.done.set_exception(error)
+                _fail(branch.done, error)
         finally:
             for branch in branches.values():
                 # What a cancelled branch had run depends on timing; its whole reservation does not.
@@ -218,7 +218,18 @@ class Launch:
         if allowance < wish.room and node.finish_reason == "length" and node.num_new_tokens >= allowance:
             self.short = True
         self._purse.settle(branch.hold, wish.cost(node.num_new_tokens, self._prices))
-        branch.done.set_result((node, wish, wish.scoring(node.num_new_tokens, self._prices)))
+        _settle(branch.done, (node, wish, wish.scoring(node.num_new_tokens, self._prices)))
+
+
+# Cancelling whoever waits for a future cancels the future too, before what it waits for has heard of it.
+def _settle(future: asyncio.Future[Outcome | None], outcome: Outcome | None) -> None:
+    if not future.done():
+        future.set_result(outcome)
+
+
+def _fail(future: asyncio.Future[Outcome | None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def limited(params: SamplingParams, max_tokens: int) -> SamplingParams:
