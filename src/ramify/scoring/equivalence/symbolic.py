@@ -55,7 +55,7 @@ _SHORT_ROOT = re.compile(r"\\sqrt\s?([0-9a-z])")
 _MATHEMATICAL = re.compile(r"[0-9+*/^=()!|\\]|^-|^[a-zA-Z]$|^[xyz]{2,3}$|^(?:pi|sqrt|sin|cos|tan|log|ln|exp)\b")
 
 
-@register("math", kind="equivalence", trade="lossless", needs=("ramify[math]",), page=PAGE)
+@register("math", kind="equivalence", trade="lossless", needs=("the extra math",), page=PAGE)
 @dataclass(frozen=True, slots=True)
 class MathAnswer:
     """The marked answer as mathematics: an exact number, a group (see `GroupAnswer`), or an expression.
