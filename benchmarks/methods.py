@@ -1,6 +1,6 @@
 """Every strategy at equal tokens on the bundled models, beside greedy decoding, self-consistency and best-of-n.
 
-    python -m benchmarks.methods [--only NAME,...] [--problems 100] [--task countdown]
+    python -m benchmarks.methods [--only NAME,...] [--problems 60] [--task countdown]
 
 Writes a table and a plot for each method, and an overview of all, into `docs/techniques/curves/`, from where the pages
 of the methods include them. Every result goes into one journal as it comes: a run that was stopped goes on with the
@@ -37,16 +37,36 @@ BASELINES = (GREEDY, "self-consistency", "best-of-n")
 COMPARED = ("best-of-n", "self-consistency")
 """The baselines that every method's differences are taken from."""
 
+NANO_THINKING = "answer_tokens=16,start_think=,end_think=\\n####,answer_prefix=\\x20"
+"""The bundled model's answers begin with their steps; `####` ends them and begins the answer."""
+
 VARIANTS: dict[str, tuple[str, ...]] = {
     "sample": ("sample", GREEDY),
     "best-of-n": ("best-of-n", "best-of-n:select=weighted"),
+    "beam": ("beam", "beam:m=2"),
+    "dvts": ("dvts", "dvts:m=2"),
+    "weighted-vote": ("weighted-vote", "weighted-vote:scorer=prm"),
+    "self-calibration": ("self-calibration", "self-calibration:scorer=prm"),
+    "stochastic-beam": ("stochastic-beam:scorer=prm",),
+    "certaindex": ("certaindex:until=line",),
+    "trimr": ("trimr:until=line",),
+    "fractured": ("fractured:until=line,depths=2,select=score", "fractured:until=line"),
+    "deepconf": ("deepconf:warmup=8,window=8,until=8,batch=8",),
+    "speculative-rejection": ("speculative-rejection:memory=128", "speculative-rejection:memory=320"),
+    "particle-filter": ("particle-filter", "particle-filter:potential=incremental"),
+    "budget-forcing": tuple(f"budget-forcing:max_think={most},{NANO_THINKING}" for most in (8, 16, 32)),
+    "thinking-mode": tuple(f"thinking-mode:effort=low,low={most},{NANO_THINKING}" for most in (8, 16, 32)),
+    "anytime": (f"anytime:stride=8,{NANO_THINKING}",),
 }
 """Specs of a method where its name alone does not do; each is a line of its own."""
 
-SKIPPED: dict[str, str] = {}
+SKIPPED: dict[str, str] = {
+    "lambada": "it proves statements from given facts and rules, which the bundled models cannot read",
+    "smc-steering": "it steers under a constraint, and the task has none; its page has a measured example",
+}
 """Methods that cannot run on the bundled models, and why."""
 
-DEFAULTS = {"task": "countdown", "problems": 100, "budgets": "150,400,1000", "seed": 0}
+DEFAULTS = {"task": "countdown", "problems": 60, "budgets": "150,400,1000", "seed": 0}
 PAGES = Path("docs/techniques/curves")
 HEADER = "<!-- Written by benchmarks/methods.py from measured results: run it again instead of editing. -->"
 

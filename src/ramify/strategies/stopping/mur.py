@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ramify.backends.base import Capability, Node
 from ramify.errors import ConfigError
@@ -28,6 +29,7 @@ class MomentumUncertainty(Method):
     (the first of equals), whose uncertainty enters the momentum.
 
     Attributes:
+        size: the field that a budget is fitted by.
         k: candidates of a widened step, the first draw among them.
         scorer: chooses among them; a process reward model by default.
         until: where a step ends; a line by default.
@@ -35,6 +37,8 @@ class MomentumUncertainty(Method):
         gamma: how readily steps are widened: the lower, the fewer.
         steps: steps at most.
     """
+
+    size: ClassVar[str] = "k"
 
     k: int = 4
     scorer: Scorer = field(default_factory=ProcessReward)
