@@ -1,0 +1,1 @@
+"""Programs of model calls: methods that ask critics, rankers, verifiers and planners besides drawing answers."""
