@@ -104,6 +104,7 @@ def make_checkpoint(
     max_shard_size: str = "1GB",
     dtype: torch.dtype = torch.float32,
     tokenizer: bool = True,
+    head: str = "ForCausalLM",
     **overrides: Any,
 ) -> Path:
     """Write a checkpoint of one of `FAMILIES` into the folder `path` and return it.
@@ -116,6 +117,7 @@ def make_checkpoint(
         max_shard_size: e.g. "40KB" for several shards.
         dtype: of the stored weights.
         tokenizer: write the tokenizer of `make_tokenizer` beside them.
+        head: the end of the class's name in transformers, for example "ForTokenClassification".
         overrides: entries of the config, by their names in transformers.
     """
     name, shape = _FAMILIES[family]
@@ -129,7 +131,7 @@ def make_checkpoint(
         **overrides,
     }
     config = getattr(transformers, f"{name}Config")(**settings)
-    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    model = getattr(transformers, f"{name}{head}")(config)
     _randomise(model, seed)
     path.mkdir(parents=True, exist_ok=True)
     model.to(dtype).save_pretrained(path, max_shard_size=max_shard_size)

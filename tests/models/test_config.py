@@ -10,7 +10,8 @@ import pytest
 import transformers
 
 from ramify.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
-from ramify.models.config import ModelConfig, RewardHead, load_config, parse_config
+from ramify.models.config import ModelConfig, load_config, parse_config
+from ramify.models.reward_head import RewardHead
 from tests.checkpoints import FAMILIES, make_checkpoint
 
 CLASSES = ("Llama", "Mistral", "Qwen2", "Qwen3")
@@ -222,12 +223,39 @@ def test_the_number_format_is_read_in_both_spellings(key: str) -> None:
 
 def test_a_process_reward_model_is_told_by_its_config() -> None:
     given = {"kind": "prm", "step_token": "\n", "good_token": "<|good|>", "bad_token": "<|bad|>"}
-    assert parse_config(raw_config(ramify=given)).reward == RewardHead("\n", "<|good|>", "<|bad|>")
+    assert parse_config(raw_config(ramify=given)).reward == RewardHead("\n", "<|good|>", "<|bad|>", kind="prm")
     assert parse_config(raw_config()).reward is None
     with pytest.raises(CheckpointError, match="bad_token"):
         parse_config(raw_config(ramify={**given, "bad_token": ""}))
-    with pytest.raises(UnsupportedModelError, match="orm"):
-        parse_config(raw_config(ramify={"kind": "orm"}))
+    for wrong in ({"kind": "vrm"}, {"step": "\n"}, {"good_label": "good"}, {"good_label": -1}):
+        with pytest.raises(CheckpointError, match=next(iter(wrong))):
+            parse_config(raw_config(ramify=wrong))
+    with pytest.raises(UnsupportedModelError, match="prm"):
+        parse_config(raw_config(ramify="prm"))
+
+
+def test_labels_are_told_by_their_names_or_their_number() -> None:
+    def labels(architecture: str, **entries: object) -> tuple[str, ...]:
+        return parse_config(raw_config(architectures=[architecture], **entries)).labels
+
+    assert labels("LlamaForCausalLM", num_labels=3) == ()
+    assert labels("LlamaForTokenClassification") == ("LABEL_0", "LABEL_1")
+    assert labels("LlamaForTokenClassification", id2label={"0": "bad", "1": "good"}) == ("bad", "good")
+    assert labels("LlamaForSequenceClassification", num_labels=1) == ("LABEL_0",)
+    assert labels("LlamaForSequenceClassification", id2label={"0": "score"}) == ("score",)
+    with pytest.raises(CheckpointError, match="num_labels"):
+        labels("LlamaForSequenceClassification", num_labels=-1)
+
+
+def test_the_published_process_reward_model_of_qwen_is_known_by_its_architecture() -> None:
+    own_code = {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel"}
+    config = parse_config(raw_config(architectures=["Qwen2ForProcessRewardModel"], auto_map=own_code, num_labels=9))
+    assert config.head == "token"
+    assert config.num_outputs == 2
+    assert config.reward == RewardHead("\n\n", good_label=1, mark="<extra_0>")
+    told = parse_config(raw_config(architectures=["Qwen2ForProcessRewardModel"], ramify={"step_token": "\n"}))
+    assert told.reward == RewardHead("\n", good_label=1, mark="<extra_0>")
+    assert parse_config(raw_config(architectures=["Qwen2ForRewardModel"])).labels == ("LABEL_0",)
 
 
 @pytest.mark.parametrize(

@@ -171,17 +171,21 @@ def kept(node: Node, keep: int | None) -> tuple[Node, TokenIds]:
 
 @dataclass(frozen=True, slots=True)
 class StepScores:
-    """Scores of the steps of one answer, each in [0, 1].
+    """Scores of the steps of one answer, each in `range`; of an outcome reward model the one score of the answer.
 
     Attributes:
         scores: one a step, in order; a reward model's probability that the answer is right so far.
         num_tokens: tokens charged to the verifier's purse: those behind the node's nearest scored ancestor, and the
             prompt's with the first node of a tree. It depends on what was scored before and never on what a cache
             happens to hold, or a budget would end a run differently from time to time.
+        range: [0, 1], or without ends for an outcome reward model that gives a raw score.
+        num_marks: of the tokens charged, those that the model put in behind steps and the answer does not have.
     """
 
     scores: tuple[float, ...]
     num_tokens: int
+    range: tuple[float, float] = (0.0, 1.0)
+    num_marks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

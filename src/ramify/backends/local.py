@@ -23,9 +23,10 @@ from ramify.backends.rewards import RewardModel
 from ramify.config import EngineConfig
 from ramify.engine.async_engine import AsyncEngine, settle
 from ramify.engine.core import EngineCore
-from ramify.engine.loading import load_engine
+from ramify.engine.loading import ModelToLoad, load_engines
 from ramify.engine.request import EngineRequest, SequenceOutput
 from ramify.errors import CapabilityError, EngineError, PromptTooLongError, RequestError
+from ramify.models.reward_head import parse_reward_head
 from ramify.randomness import BranchKey
 from ramify.sampling import Prompt, SamplingParams, TokenIds
 from ramify.text.detokenizer import Detokenizer
@@ -92,24 +93,33 @@ class LocalBackend:
     def load(
         cls,
         model: str | os.PathLike[str],
-        reward_models: Iterable[str] = (),
+        reward_models: Iterable[str] | Mapping[str, Mapping[str, Any]] = (),
         models: Iterable[str] = (),
         **engine_options: Any,
     ) -> LocalBackend:
-        """Load a model, its reward models and other models, all with the same engine options.
+        """Load a model, its reward models and other models, all with the same engine options and one memory budget.
+
+        Args:
+            model: a bundled name, a checkpoint's folder, or a hub id.
+            reward_models: the same; a mapping from these to what `config.json` does not say of one, by the names of
+                `RewardHead`, such as ``{"folder": {"step_token": "\\n", "good_label": 1}}``.
+            models: other models that can be asked for by name.
+            engine_options: fields of `EngineConfig`. The share of memory is for all pools together; a fixed number of
+                blocks is for each.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, CheckpointError, ConfigError: see `load_engine`.
+            RequestError: a reward model is none.
         """
         config = EngineConfig.from_options(engine_options)
-
-        def loaded(name: str) -> tuple[EngineCore, Tokenizer]:
-            core, folder = load_engine(name, config)
-            return core, load_tokenizer(folder)
-
-        core, tokenizer = loaded(os.fspath(model))
-        rewards = {name: loaded(name) for name in reward_models}
-        return cls(core, tokenizer, rewards, {name: loaded(name) for name in models})
+        said = reward_models if isinstance(reward_models, Mapping) else {name: {} for name in reward_models}
+        heads = {name: parse_reward_head(options, f"reward model {name}") for name, options in said.items()}
+        others = list(dict.fromkeys(models))
+        wanted = [ModelToLoad(model), *(ModelToLoad(*pair) for pair in heads.items()), *map(ModelToLoad, others)]
+        loaded = [(core, load_tokenizer(folder)) for core, folder in load_engines(wanted, config)]
+        core, tokenizer = loaded[0]
+        rewards = dict(zip(heads, loaded[1:], strict=False))
+        return cls(core, tokenizer, rewards, dict(zip(others, loaded[1 + len(heads) :], strict=True)))
 
     async def __aenter__(self) -> Self:
         return self

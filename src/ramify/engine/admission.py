@@ -30,7 +30,7 @@ def check_request(
     _check_ids("allowed_token_ids", params.allowed_token_ids or (), model.vocab_size)
     _check_ids("logit_bias", params.logit_bias or (), model.vocab_size)
     _check_ids("stop_token_ids", params.stop_token_ids, model.vocab_size)
-    _check_ids("score_token_ids", request.score_token_ids, model.vocab_size)
+    _check_ids("score_token_ids", request.score_token_ids, model.num_outputs)
     for position in request.score_positions:
         if not 0 <= position < length:
             raise RequestError(f"score position {position} is outside of the prompt's {length} tokens")
@@ -47,8 +47,13 @@ def limits_of(
     ``max_tokens=None`` means: as far as the context and the KV pool reach.
 
     Raises:
-        PromptTooLongError, PoolTooSmallError: as for `check_request`.
+        PromptTooLongError, PoolTooSmallError, RequestError: as for `check_request`.
     """
+    if model.head != "vocabulary" and (params.max_tokens != 0 or params.prompt_logprobs is not None):
+        raise RequestError(
+            f"this {model.architecture} gives labels and no tokens: it can score answers and not write any "
+            "(give it as a reward model)"
+        )
     room_needed = 0 if params.max_tokens == 0 else 1
     if length + room_needed > max_model_len:
         raise PromptTooLongError(

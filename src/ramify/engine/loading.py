@@ -1,9 +1,11 @@
-"""From a model's name to a running engine: resolve, read the configuration, size the KV pool, load the weights."""
+"""From models' names to running engines: resolve, read the configuration, load the weights, share out the memory."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,15 +14,29 @@ from ramify.config import EngineConfig
 from ramify.engine.core import EngineCore
 from ramify.errors import ConfigError
 from ramify.kv.cache import KVCache
-from ramify.kv.sizing import KVBudget, block_bytes, free_memory_bytes, size_pool
+from ramify.kv.sizing import KVBudget, PoolWish, block_bytes, free_memory_bytes, size_pools
 from ramify.models.checkpoint import open_checkpoint
 from ramify.models.config import ModelConfig, load_config
-from ramify.models.decoder import load_decoder
+from ramify.models.decoder import Decoder, load_decoder
 from ramify.models.hub import resolve_model
+from ramify.models.reward_head import VALUE_HEAD, RewardHead, complete_reward_head
 
 _log = logging.getLogger(__name__)
 _SHARE = {"cpu": 0.5, "cuda": 0.9}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelToLoad:
+    """A model that is wanted.
+
+    Attributes:
+        name: a bundled name ("nano"), a checkpoint's folder, or a hub id.
+        reward: set if it shall score: what its `config.json` does not say of that.
+    """
+
+    name: str | os.PathLike[str]
+    reward: RewardHead | None = None
 
 
 def load_engine(model: str | os.PathLike[str], config: EngineConfig) -> tuple[EngineCore, Path]:
@@ -37,41 +53,81 @@ def load_engine(model: str | os.PathLike[str], config: EngineConfig) -> tuple[En
         ModelNotFoundError, UnsupportedModelError, CheckpointError: the checkpoint cannot be used.
         ConfigError: the options do not fit the model or the machine.
     """
-    folder = resolve_model(model, config.revision)
+    return load_engines([ModelToLoad(model)], config)[0]
+
+
+def load_engines(models: Sequence[ModelToLoad], config: EngineConfig) -> list[tuple[EngineCore, Path]]:
+    """Load the models of one process, whose KV pools share one budget (see `kv.sizing`); else as `load_engine`.
+
+    Raises:
+        RequestError: a model that shall score is no reward model.
+    """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    model_config = load_config(folder)
     device = pick_device(config)
-    dtype = pick_dtype(config, model_config, device)
-    max_model_len = pick_max_model_len(config, model_config)
-    decoder = load_decoder(model_config, open_checkpoint(folder), dtype, device, max_model_len)
-    budget = plan_pool(config, model_config, device, dtype)
-    _log.info("%s: %s, %s on %s, context %d", model, model_config.architecture, dtype, device, max_model_len)
-    _log.info("%s", budget)
-    cache = KVCache(
-        model_config.num_layers,
-        model_config.num_kv_heads,
-        model_config.head_dim,
-        budget.num_blocks,
-        config.block_size,
-        dtype,
-        device,
-    )
-    return EngineCore(decoder, cache, config, max_model_len, budget), folder
+    loaded = [_load(each, config, device) for each in models]
+    shapes = [(decoder.config, decoder.dtype) for decoder, _ in loaded]
+    engines = []
+    for (decoder, folder), budget in zip(loaded, plan_pools(config, shapes, device), strict=True):
+        model = decoder.config
+        max_model_len = pick_max_model_len(config, model)
+        _log.info("%s: %s, %s on %s, context %d", folder, model.architecture, decoder.dtype, device, max_model_len)
+        _log.info("%s", budget)
+        cache = KVCache(
+            model.num_layers,
+            model.num_kv_heads,
+            model.head_dim,
+            budget.num_blocks,
+            config.block_size,
+            decoder.dtype,
+            device,
+        )
+        engines.append((EngineCore(decoder, cache, config, max_model_len, budget), folder))
+    return engines
 
 
 def plan_pool(config: EngineConfig, model: ModelConfig, device: torch.device, dtype: torch.dtype) -> KVBudget:
-    """The size of the KV pool, as a sum that can be printed."""
-    size = block_bytes(model.num_layers, model.num_kv_heads, model.head_dim, config.block_size, dtype.itemsize)
-    return size_pool(
-        block_bytes=size,
-        block_size=config.block_size,
-        max_num_seqs=config.max_num_seqs,
-        max_model_len=pick_max_model_len(config, model),
+    """The size of the KV pool of a model that is alone, as a sum that can be printed."""
+    return plan_pools(config, [(model, dtype)], device)[0]
+
+
+def plan_pools(
+    config: EngineConfig, models: Sequence[tuple[ModelConfig, torch.dtype]], device: torch.device
+) -> list[KVBudget]:
+    """The sizes of the KV pools of several models that share the free memory."""
+    size = config.block_size
+    wishes = [
+        PoolWish(
+            block_bytes(model.num_layers, model.num_kv_heads, model.head_dim, size, dtype.itemsize),
+            config.max_num_seqs * -(-pick_max_model_len(config, model) // size),
+        )
+        for model, dtype in models
+    ]
+    return size_pools(
+        wishes,
+        block_size=size,
         free_bytes=free_memory_bytes(str(device)),
         share=config.gpu_memory_utilization or _SHARE[device.type],
         num_blocks=config.num_kv_blocks,
     )
+
+
+def _load(wanted: ModelToLoad, config: EngineConfig, device: torch.device) -> tuple[Decoder, Path]:
+    folder = resolve_model(wanted.name, config.revision)
+    plain = load_config(folder)
+    max_model_len, dtype = pick_max_model_len(config, plain), pick_dtype(config, plain, device)
+    checkpoint = open_checkpoint(folder)
+    model = _with_reward_head(wanted, plain, f"{VALUE_HEAD}.weight" in checkpoint)
+    return load_decoder(model, checkpoint, dtype, device, max_model_len), folder
+
+
+def _with_reward_head(wanted: ModelToLoad, model: ModelConfig, has_value_head: bool) -> ModelConfig:
+    """The configuration with its reward head made whole, if it shall score or can do nothing else."""
+    if wanted.reward is None and model.reward is None and model.head == "vocabulary":
+        return model
+    said = (wanted.reward or RewardHead()).over(model.reward)
+    reward, head = complete_reward_head(os.fspath(wanted.name), said, model.head, model.labels, has_value_head)
+    return replace(model, reward=reward, head=head, labels=model.labels if head == model.head else ("value",))
 
 
 def pick_device(config: EngineConfig) -> torch.device:

@@ -51,7 +51,8 @@ class EngineRequest:
         priority: lower runs first under the priority policy.
         cache_salt: tenants with different salts never share cached prefixes.
         keep: finished sequences are parked with their KV (for a later `extend` or `fork`) until dropped.
-        score_positions, score_token_ids: read the logits of these ids at these prompt positions (process rewards).
+        score_positions, score_token_ids: read the logits of these ids at these prompt positions (process rewards); of
+            these labels where the model has labels.
         prompt_logprobs_start: first prompt position whose log-probability is wanted with `params.prompt_logprobs`.
     """
 

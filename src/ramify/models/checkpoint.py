@@ -84,6 +84,10 @@ class Checkpoint:
         path = self._shard_of[name]
         return _FLOATS.get(self._slice(self._handle(path), name, path).get_dtype())
 
+    def set_aside(self, prefix: str) -> None:
+        """Tensors of this prefix are known and not wanted: those of a head that another stands in for."""
+        self._used.update(name for name in self._shard_of if name.startswith(prefix))
+
     def check_all_used(self) -> None:
         """Make sure that every tensor of the decoder was asked for: a left-out bias or layer changes all answers.
 

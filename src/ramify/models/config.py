@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ramify.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
+from ramify.errors import CheckpointError, ConfigError, ModelNotFoundError, UnsupportedModelError
 from ramify.models.registry import ModelFamily, family_of
+from ramify.models.reward_head import HeadKind, RewardHead, parse_reward_head
 from ramify.models.rope import RopeConfig, parse_rope
 
 CONFIG_FILE = "config.json"
@@ -40,20 +41,6 @@ _HARMLESS: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class RewardHead:
-    """How a causal model scores steps: the logits of two tokens, read at the token that ends each step.
-
-    Attributes:
-        step_token: text of the token that ends a step.
-        good_token, bad_token: the softmax of these two tokens' logits gives the step's probability of being good.
-    """
-
-    step_token: str
-    good_token: str
-    bad_token: str
-
-
-@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Shape and options of a decoder-only model.
 
@@ -71,7 +58,9 @@ class ModelConfig:
         bos_token_id: id that starts a text, if the model has one.
         eos_token_ids: ids that end a text (`generation_config.json` first, then `config.json`).
         dtype: number format that the checkpoint names, e.g. "bfloat16"; None if it names none.
-        reward: set for a process reward model.
+        head: what stands on the last layer.
+        labels: names of the head's labels; none for a vocabulary.
+        reward: what is known of how it scores as a reward model; None if nothing is.
     """
 
     architecture: str
@@ -94,7 +83,14 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     dtype: str | None = None
+    head: HeadKind = "vocabulary"
+    labels: tuple[str, ...] = ()
     reward: RewardHead | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """Columns of what the head gives: labels, or the vocabulary."""
+        return self.vocab_size if self.head == "vocabulary" else len(self.labels)
 
     @property
     def max_model_len(self) -> int:
@@ -134,7 +130,7 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = 
         raise CheckpointError(f"config.json: architectures={architectures!r}; it must be a list of names")
     family = family_of(tuple(architectures))
     raw = {**_COMMON_DEFAULTS, **family.defaults, **raw}
-    _refuse_what_is_not_run(family.architecture, raw)
+    _refuse_what_is_not_run(family, raw)
     hidden_size, num_heads = _size(raw, "hidden_size"), _size(raw, "num_attention_heads")
     num_kv_heads = num_heads if raw.get("num_key_value_heads") is None else _size(raw, "num_key_value_heads")
     num_layers, context = _size(raw, "num_hidden_layers"), _size(raw, "max_position_embeddings")
@@ -160,11 +156,13 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = 
         bos_token_id=next(iter(_token_ids("bos_token_id", generation or {}, raw)), None),
         eos_token_ids=_token_ids("eos_token_id", generation or {}, raw),
         dtype=_dtype(raw),
-        reward=_reward(raw),
+        head=family.head,
+        labels=() if family.head == "vocabulary" else _labels(family, raw),
+        reward=_reward(family, raw),
     )
 
 
-def _refuse_what_is_not_run(architecture: str, raw: Mapping[str, Any]) -> None:
+def _refuse_what_is_not_run(family: ModelFamily, raw: Mapping[str, Any]) -> None:
     activation = raw.get("hidden_act") or raw.get("hidden_activation")
     if activation not in ("silu", "swish"):
         raise UnsupportedModelError(f"hidden_act={activation!r} is not supported; ramify's MLP is gated SiLU")
@@ -172,9 +170,9 @@ def _refuse_what_is_not_run(architecture: str, raw: Mapping[str, Any]) -> None:
         if key in raw and raw[key] not in harmless:
             hint = "use the unquantised checkpoint" if key == "quantization_config" else "it would change the answers"
             value = raw[key].get("quant_method", "...") if key == "quantization_config" else raw[key]
-            raise UnsupportedModelError(f"{architecture} with {key}={value!r} is not supported: {hint}")
+            raise UnsupportedModelError(f"{family.architecture} with {key}={value!r} is not supported: {hint}")
     own_code = [key for key in raw.get("auto_map") or () if key.startswith("AutoModel")]
-    if own_code:
+    if own_code and not family.replaces_code:
         raise UnsupportedModelError(
             f"the checkpoint brings its own model code (auto_map: {', '.join(own_code)}), which ramify never runs; "
             "if the code is the plain architecture, remove auto_map from config.json"
@@ -235,17 +233,25 @@ def _dtype(raw: Mapping[str, Any]) -> str | None:
     return str(name)
 
 
-def _reward(raw: Mapping[str, Any]) -> RewardHead | None:
+def _labels(family: ModelFamily, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the labels, in their order; transformers leaves them out where there are two without names."""
+    names = raw.get("id2label") or {}
+    count = family.num_labels or raw.get("num_labels") or len(names) or 2
+    if not isinstance(names, Mapping) or isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise CheckpointError(f"config.json: num_labels={count!r}, id2label={names!r}; they must be a number and names")
+    return tuple(str(names.get(str(index), f"LABEL_{index}")) for index in range(count))
+
+
+def _reward(family: ModelFamily, raw: Mapping[str, Any]) -> RewardHead | None:
     given = raw.get("ramify")
     if given is None:
-        return None
-    if not isinstance(given, Mapping) or given.get("kind") != "prm":
-        raise UnsupportedModelError(f'config.json: "ramify" is {given!r}; the one known form is {{"kind": "prm", ...}}')
-    tokens = {name: given.get(name) for name in ("step_token", "good_token", "bad_token")}
-    for name, value in tokens.items():
-        if not isinstance(value, str) or not value:
-            raise CheckpointError(f'config.json: "ramify" names no {name}; a process reward model needs one')
-    return RewardHead(**{name: str(value) for name, value in tokens.items()})
+        return family.reward
+    if not isinstance(given, Mapping):
+        raise UnsupportedModelError(f'config.json: "ramify" is {given!r}; it must be like {{"kind": "prm", ...}}')
+    try:
+        return parse_reward_head(given, 'config.json: "ramify"').over(family.reward)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _token_ids(key: str, *sources: Mapping[str, Any]) -> tuple[int, ...]:

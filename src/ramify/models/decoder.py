@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,10 @@ from ramify.layers.norm import RMSNorm
 from ramify.layers.rotary import RotaryTable
 from ramify.models.checkpoint import Checkpoint
 from ramify.models.config import ModelConfig
+from ramify.models.reward_head import VALUE_HEAD
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+"""[rows, hidden], behind the last norm, to [rows, columns]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +40,38 @@ class DecoderLayer:
         return x + self.mlp(self.mlp_norm(x))
 
 
+@dataclass(frozen=True, slots=True)
+class LabelHead:
+    """Labels of rows. Each row is summed up by itself, so that its scores do not depend on how many share the batch.
+
+    Attributes:
+        weight: [labels, hidden].
+        bias: [labels] or None.
+        before: a layer in front, with its ReLU (Qwen2.5-Math-PRM has one).
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    before: Linear | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[rows, hidden] -> [rows, labels]."""
+        if self.before is not None:
+            x = functional.relu(self.before(x))
+        rows = x.float()
+        scores = torch.stack([(rows * label.float()).sum(-1) for label in self.weight], dim=-1)
+        return scores if self.bias is None else scores + self.bias.float()
+
+
 class Decoder:
-    """A decoder-only language model.
+    """A decoder-only model: of language, or with labels on top.
 
     Args:
         config: its shape.
         embedding: [vocabulary, hidden].
         layers: from the bottom up.
         norm: the last norm.
-        head: hidden -> vocabulary (the embedding's weight if tied).
+        head: hidden -> vocabulary (the embedding's weight if tied), or -> labels.
         rotary: positions up to the context's end.
     """
 
@@ -53,7 +81,7 @@ class Decoder:
         embedding: torch.Tensor,
         layers: list[DecoderLayer],
         norm: RMSNorm,
-        head: Linear,
+        head: Head,
         rotary: RotaryTable,
     ) -> None:
         self.config = config
@@ -82,7 +110,7 @@ class Decoder:
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[R, hidden] from `forward` -> [R, vocabulary] float32."""
+        """[R, hidden] from `forward` -> [R, vocabulary or labels] float32."""
         return self.head(self.norm(hidden)).float()
 
 
@@ -96,16 +124,13 @@ def load_decoder(
     """
     loader = _Loader(config, checkpoint, dtype, device)
     embedding = loader.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-    head = embedding
-    if not config.tie_word_embeddings or "lm_head.weight" in checkpoint:
-        head = loader.tensor("lm_head.weight", config.vocab_size, config.hidden_size)
+    head = loader.vocabulary(embedding) if config.head == "vocabulary" else loader.labels()
     rope = config.rope
     table = RotaryTable(rope.inverse_frequencies(config.head_dim), rope.attention_scaling, max_model_len, device)
     layers = [loader.layer(index) for index in range(config.num_layers)]
     norm = loader.norm("model.norm.weight", config.hidden_size)
     checkpoint.check_all_used()
-    tied = head is embedding
-    return Decoder(config, embedding, layers, norm, Linear(head, pack=not tied), table)
+    return Decoder(config, embedding, layers, norm, head, table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +152,24 @@ class _Loader:
         biases = [self.tensor(f"{prefix}{n}.bias", w) for n, w in zip(names, widths, strict=True)] if bias else None
         joined = weights[0] if len(weights) == 1 else torch.cat(weights)
         return Linear(joined, None if biases is None else torch.cat(biases))
+
+    def vocabulary(self, embedding: torch.Tensor) -> Head:
+        """Logits of tokens."""
+        config = self.config
+        if config.tie_word_embeddings and "lm_head.weight" not in self.checkpoint:
+            return Linear(embedding, pack=False)
+        return Linear(self.tensor("lm_head.weight", config.vocab_size, config.hidden_size))
+
+    def labels(self) -> Head:
+        """Scores of labels: ``score``, with a layer in front of it if the checkpoint has one, or the value head."""
+        hidden, count = self.config.hidden_size, len(self.config.labels)
+        self.checkpoint.set_aside("lm_head.")
+        name, before = VALUE_HEAD if self.config.head == "value" else "score", None
+        if f"{name}.0.weight" in self.checkpoint:
+            before = self.fused(name + ".", ("0",), (hidden,), hidden, bias=f"{name}.0.bias" in self.checkpoint)
+            name += ".2"
+        bias = self.tensor(f"{name}.bias", count) if f"{name}.bias" in self.checkpoint else None
+        return LabelHead(self.tensor(f"{name}.weight", count, hidden), bias, before)
 
     def layer(self, index: int) -> DecoderLayer:
         config, prefix = self.config, f"model.layers.{index}."

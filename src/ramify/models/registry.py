@@ -7,10 +7,11 @@ its `config.json` may leave out. The parsing itself is in `config.py`, the modul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ramify.errors import UnsupportedModelError
+from ramify.models.reward_head import HeadKind, RewardHead
 
 AttentionBias = Literal["never", "qkv", "option"]
 """No biases; always on q, k and v; on q, k, v and o if the config's ``attention_bias`` says so."""
@@ -30,6 +31,10 @@ class ModelFamily:
         qk_norm: RMSNorm over each head's query and key before the rotary embedding.
         windows: where the sliding window holds.
         defaults: values for keys that `config.json` leaves out, as transformers has them.
+        head: what stands on the last layer.
+        num_labels: labels of the head where the architecture fixes them.
+        reward: how the published checkpoints of it are read as reward models, where that is one way.
+        replaces_code: checkpoints of it bring model code (``auto_map``); what ramify has here stands for that code.
     """
 
     architecture: str
@@ -38,6 +43,10 @@ class ModelFamily:
     qk_norm: bool = False
     windows: Windows = "never"
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    head: HeadKind = "vocabulary"
+    num_labels: int | None = None
+    reward: RewardHead | None = None
+    replaces_code: bool = False
 
 
 _FAMILIES: dict[str, ModelFamily] = {}
@@ -52,8 +61,8 @@ def register_family(family: ModelFamily) -> ModelFamily:
 
 
 def known_architectures() -> tuple[str, ...]:
-    """Names of all registered architectures, sorted."""
-    return tuple(sorted(_FAMILIES))
+    """Names of all registered architectures: those that write text first, then those that score; sorted."""
+    return tuple(sorted(_FAMILIES, key=lambda name: (_FAMILIES[name].head != "vocabulary", name)))
 
 
 def family_of(architectures: Sequence[str]) -> ModelFamily:
@@ -72,7 +81,15 @@ def family_of(architectures: Sequence[str]) -> ModelFamily:
     )
 
 
-register_family(
+def _register_with_labels(family: ModelFamily) -> None:
+    """Register a causal model, and the same with labels of tokens and of texts as transformers writes them."""
+    register_family(family)
+    base = family.architecture.removesuffix("ForCausalLM")
+    register_family(replace(family, architecture=f"{base}ForTokenClassification", head="token"))
+    register_family(replace(family, architecture=f"{base}ForSequenceClassification", head="sequence"))
+
+
+_register_with_labels(
     ModelFamily(
         "LlamaForCausalLM",
         attention_bias="option",
@@ -80,27 +97,38 @@ register_family(
         defaults={"max_position_embeddings": 2048},
     )
 )
-register_family(
+_register_with_labels(
     ModelFamily(
         "MistralForCausalLM",
         windows="every layer",
         defaults={"num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096},
     )
 )
+_QWEN2 = ModelFamily(
+    "Qwen2ForCausalLM",
+    attention_bias="qkv",
+    windows="by layer",
+    defaults={
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 32768,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+    },
+)
+_register_with_labels(_QWEN2)
+# Qwen2.5-Math-PRM and Qwen2.5-Math-RM: two layers under the labels, and modelling code beside the weights.
 register_family(
-    ModelFamily(
-        "Qwen2ForCausalLM",
-        attention_bias="qkv",
-        windows="by layer",
-        defaults={
-            "num_key_value_heads": 32,
-            "max_position_embeddings": 32768,
-            "sliding_window": 4096,
-            "max_window_layers": 28,
-        },
+    replace(
+        _QWEN2,
+        architecture="Qwen2ForProcessRewardModel",
+        head="token",
+        num_labels=2,
+        reward=RewardHead(step_token="\n\n", mark="<extra_0>", good_label=1),
+        replaces_code=True,
     )
 )
-register_family(
+register_family(replace(_QWEN2, architecture="Qwen2ForRewardModel", head="sequence", num_labels=1, replaces_code=True))
+_register_with_labels(
     ModelFamily(
         "Qwen3ForCausalLM",
         attention_bias="option",

@@ -3,6 +3,7 @@
 from ramify.scoring.confidence import DeepConf, InversePerplexity, SelfCertainty
 from ramify.scoring.equivalence import Equivalence, KeyedBy, MarkedAnswer, NumberAnswer
 from ramify.scoring.logprob import MeanLogprob
+from ramify.scoring.orm import OutcomeReward
 from ramify.scoring.prm import ProcessReward
 from ramify.scoring.problem import Problem
 from ramify.scoring.rules import RuleCheck
@@ -16,6 +17,7 @@ __all__ = [
     "MarkedAnswer",
     "MeanLogprob",
     "NumberAnswer",
+    "OutcomeReward",
     "Problem",
     "ProcessReward",
     "Reading",
