@@ -1,4 +1,4 @@
-"""OSCA finds the best counts of small spaces, keeps the guarantee of greedy, and never looks at what it is judged on."""
+"""OSCA finds the best counts of small spaces, keeps greedy's guarantee, and never looks at what it is judged on."""
 
 import itertools
 import math

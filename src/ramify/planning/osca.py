@@ -187,9 +187,7 @@ class _Search:
             alone = none.copy()
             alone[place] = min(int(self._budget // self._costs[place]), int(self._most[place]))
             made.append(alone)
-        for index in range(restarts):
-            made.append(self._random(BranchKey.root(seed, f"osca/restart {index}")))
-        return made
+        return made + [self._random(BranchKey.root(seed, f"osca/restart {index}")) for index in range(restarts)]
 
     def improved(self, counts: IntArray) -> IntArray:
         """Fill up, then move cost from one setting to others as long as that gains."""
