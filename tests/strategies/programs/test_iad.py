@@ -51,6 +51,15 @@ def test_it_stops_at_a_solution():
     assert (result.stop_reason, len(backend.calls), result.ledger.saved) == ("certain", 1, 8 * 3)
 
 
+def test_a_solution_comes_before_a_higher_score():
+    def odd(text, problem):
+        return Verdict(reward(text), "", "#### 2" in text)
+
+    replies = ("#### 1 [0.5]", "#### 2 [0.2]", "#### 3")
+    result, backend = run(IterativeAgentDecoding(9, evaluator=odd), in_turn(*replies))
+    assert (result.text, result.stop_reason, len(backend.calls)) == (replies[1], "certain", 2)
+
+
 def test_the_problem_may_carry_the_evaluator_and_the_methods_own_comes_first():
     carried, own = (lambda text, problem: Verdict(0.0, "carried")), (lambda text, problem: Verdict(0.0, "own"))
     assert isinstance(own, Evaluator)

@@ -16,7 +16,7 @@ from ramify.strategies.kernel.context import Context
 DONE = "DONE"
 """What a critic writes, alone on its last line, where nothing is left to improve."""
 _DECORATION = " \t.!*_`[]\"'"
-_NUMBER = re.compile(r"(?<![\w.-])\d{1,9}(?![\w-])")
+_NUMBER = re.compile(r"(?<![\w.-])\d{1,9}(?![\w-]|\.\d)")
 
 
 async def ask_each(

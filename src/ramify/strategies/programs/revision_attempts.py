@@ -137,11 +137,12 @@ class Attempts:
 
     @property
     def best(self) -> int | None:
-        """The highest score, the first of equals; the last answer where nothing judges."""
+        """The highest score among solutions, else among all, the first of equals; the last where nothing judges."""
         among = self.standing()
         if not self.judged:
             return among[-1] if among else None
-        return best_of([verdict.score for verdict in self.verdicts], among)
+        solutions = [i for i in among if self.verdicts[i].solved]
+        return best_of([verdict.score for verdict in self.verdicts], solutions or among)
 
     @property
     def judged(self) -> bool:
