@@ -104,7 +104,8 @@ class BetaPrior:
             raise ConfigError("a prior is fitted to right and drawn samples of at least one problem")
         a = (_MEANS[:, None] * _STRENGTHS)[..., None]
         b = ((1 - _MEANS)[:, None] * _STRENGTHS)[..., None]
-        likelihood = (betaln(a + right, b + total - right) - betaln(a, b)).sum(axis=-1)
+        (right, total), times = np.unique(np.stack([right, total]), axis=1, return_counts=True)
+        likelihood = (times * (betaln(a + right, b + total - right) - betaln(a, b))).sum(axis=-1)
         mean, strength = np.unravel_index(int(np.argmax(likelihood)), likelihood.shape)
         return cls(float(a[mean, strength, 0]), float(b[mean, strength, 0]))
 
