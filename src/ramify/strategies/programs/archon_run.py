@@ -185,7 +185,7 @@ class LayerRun:
                     f"ranker: {shown - len(ranked)} of {shown} candidates are not ranked; they come last"
                 )
             self.candidates = [self.candidates[place] for place in whole_ranking(ranked, count)]
-            self.ranked = True
+            self.ranked = self.ranked or bool(ranked)  # a reply that ranks nothing says nothing about the best
         self._keep(ranker.number)
 
     async def _fuse(self, layer: Layer) -> None:
