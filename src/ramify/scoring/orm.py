@@ -20,7 +20,7 @@ from ramify.scoring.scorers import Reading, ScoreBatch
     trade="approximate",
     needs=(Capability.REWARD, "second model"),
     paper="arXiv:2110.14168",
-    page="techniques/reward_models.md",
+    page="techniques/reward-models.md",
 )
 @dataclass(frozen=True, slots=True)
 class OutcomeReward:
