@@ -25,7 +25,7 @@ from ramify.scoring.problem import Problem
 from ramify.strategies.kernel.budget import Budget
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.kernel.runtime import DEFAULT_CONCURRENCY, solve_many
-from ramify.strategies.registry import Strategy, describe
+from ramify.strategies.registry import Strategy, describe, requirements
 
 Place = tuple[str, str, str]
 """Strategy, budget and problem: what names a record."""
@@ -118,7 +118,7 @@ async def evaluate(
     _check_distinct("strategy", [method_of(strategy) for strategy in strategies])
     for strategy in strategies:
         needing = strategy.strategy if isinstance(strategy, OpenSize) else strategy
-        require(backend, needing.requires, f"strategy {needing.name!r}")
+        require(backend, requirements(needing), f"strategy {needing.name!r}")
     groups = {problem.id: content_of(problem) for problem in problems}
     total = len(strategies) * len(limits) * len(problems)
     header = {"kind": "evaluation", "task": task.name, "model": model, "seed": seed}

@@ -75,6 +75,12 @@ class Method:
         return frozenset() if scorer is None else scorer.needs
 
 
+def requirements(strategy: Strategy) -> frozenset[Capability]:
+    """What a strategy says that it requires; one that works in steps goes on from prefixes besides."""
+    steps = isinstance(getattr(strategy, "until", None), StepSplitter)
+    return frozenset(strategy.requires) | (frozenset({Capability.CONTINUE}) if steps else frozenset())
+
+
 def strategy(name: str, *, kind: Trade, paper: str = "", needs: Iterable[str] = ()) -> Callable[[S], S]:
     """Class decorator: register a strategy. `kind` is what it trades (see `registry.Trade`)."""
 

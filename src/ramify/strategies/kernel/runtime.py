@@ -16,7 +16,7 @@ from ramify.strategies.kernel.budget import Budget
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result, StopReason
 from ramify.strategies.kernel.trace import AnyEvent, Started, Stopped
-from ramify.strategies.registry import Strategy, describe
+from ramify.strategies.registry import Strategy, describe, requirements
 
 DEFAULT_CONCURRENCY = 32  # problems at once: enough to fill an engine's batch, few enough to keep their KV
 
@@ -48,7 +48,7 @@ async def solve(
         CapabilityError: the backend lacks what the strategy needs; before the first token.
         ScorerError, RequestError, EngineError: a scorer or the backend failed.
     """
-    require(backend, strategy.requires, f"strategy {strategy.name!r}")
+    require(backend, requirements(strategy), f"strategy {strategy.name!r}")
     budget = budget or Budget()
     key = BranchKey.root(seed, f"{problem.task}/{problem.id}")
     equivalence = equivalence or MarkedAnswer()

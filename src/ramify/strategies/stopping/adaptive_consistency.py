@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from ramify.backends.base import Capability
 from ramify.errors import ConfigError
 from ramify.scoring.problem import Problem
 from ramify.strategies.kernel.context import Context
@@ -52,6 +53,11 @@ class AdaptiveConsistency(Method):
             raise ConfigError(f"window={self.window} does not work: 0 launches what the rule needs, n all at once")
         if self.window and self.order == "finish":
             raise ConfigError(f"window={self.window} does not work with order=finish, which launches all at once")
+
+    @property
+    def requires(self) -> frozenset[Capability]:
+        """Going on from a prefix where branches race in strides (order=finish)."""
+        return frozenset({Capability.CONTINUE}) if self.order == "finish" else frozenset()
 
     async def run(self, problem: Problem, context: Context) -> Result:
         """Draw and vote until the rule is satisfied."""

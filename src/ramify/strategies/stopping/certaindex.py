@@ -128,7 +128,7 @@ def certainty(answers: Sequence[Hashable | None]) -> float:
 
 async def _answered(context: Context, chain: Node, probe: Probe) -> Node:
     """The chain, finished with what its probe answered."""
-    node = await context.append(chain, probe.suffix + probe.text)
+    node = await context.append(chain, probe.behind)
     context.drop([chain])
     context.retire([node])
     return replace(node, finish_reason="stop")

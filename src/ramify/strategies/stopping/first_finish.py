@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from ramify.backends.base import Capability
 from ramify.scoring.problem import Problem
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
@@ -33,6 +34,11 @@ class FirstFinish(Method):
 
     def __post_init__(self) -> None:
         check_race(self.n, self.stride)
+
+    @property
+    def requires(self) -> frozenset[Capability]:
+        """Going on from a prefix: branches race in strides."""
+        return frozenset({Capability.CONTINUE})
 
     async def run(self, problem: Problem, context: Context) -> Result:
         """Race."""

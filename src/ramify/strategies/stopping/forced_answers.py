@@ -11,6 +11,7 @@ from typing import Any
 
 from ramify.backends.base import Node
 from ramify.errors import ConfigError, PromptTooLongError
+from ramify.sampling import TokenIds
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.steps import StepSplitter
@@ -27,11 +28,18 @@ class Probe:
         suffix: what was put behind the chain.
         text: what was drawn behind the suffix.
         answer: the key of the two together; None if nothing was drawn or no answer can be read.
+        tokens: ids of suffix and text, where the backend has ids.
     """
 
     suffix: str
     text: str
     answer: Hashable | None
+    tokens: TokenIds = ()
+
+    @property
+    def behind(self) -> str | TokenIds:
+        """What stood behind the chain, in the very tokens that were drawn where they are known."""
+        return self.tokens or self.suffix + self.text
 
 
 async def probe_answers(
@@ -42,9 +50,11 @@ async def probe_answers(
     fitted = [fitting(suffix, node.text) for node in nodes]
     for asked in dict.fromkeys(fitted):
         places = [i for i, own in enumerate(fitted) if own == asked]
-        texts = await _probed(context, [nodes[i] for i in places], asked, max_tokens, **sampling)
-        for place, text in zip(places, texts, strict=True):
-            probes[place] = Probe(asked, text, context.key(asked + text) if text.strip() else None)
+        drawn = await _probed(context, [nodes[i] for i in places], asked, max_tokens, **sampling)
+        for place, node in zip(places, drawn, strict=True):
+            text = "" if node is None else node.text
+            tokens = () if node is None else node.tokens[len(nodes[place].tokens) :]
+            probes[place] = Probe(asked, text, context.key(asked + text) if text.strip() else None, tokens)
     return [probes[i] for i in range(len(nodes))]
 
 
@@ -103,12 +113,13 @@ def check_asking(suffix: str, **tokens: int) -> None:
             raise ConfigError(f"{name}={count} does not work: an answer takes at least one token")
 
 
-async def _probed(context: Context, nodes: Sequence[Node], suffix: str, max_tokens: int, **sampling: Any) -> list[str]:
-    """What each node says behind the suffix; nothing where the context has no room for asking."""
+async def _probed(
+    context: Context, nodes: Sequence[Node], suffix: str, max_tokens: int, **sampling: Any
+) -> list[Node | None]:
+    """What each node says behind the suffix; None where the context has no room for asking."""
     try:
-        drawn = await context.probe(nodes, suffix, max_tokens, stop=("\n",), **sampling)
+        return list(await context.probe(nodes, suffix, max_tokens, stop=("\n",), **sampling))
     except PromptTooLongError:
         if len(nodes) == 1:
-            return [""]
-        return [text for node in nodes for text in await _probed(context, [node], suffix, max_tokens, **sampling)]
-    return [node.text for node in drawn]
+            return [None]
+        return [seen for node in nodes for seen in await _probed(context, [node], suffix, max_tokens, **sampling)]

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ramify.backends.base import Capability
 from ramify.errors import ConfigError
 from ramify.scoring.problem import Problem
 from ramify.strategies.kernel.context import Context
@@ -40,6 +41,11 @@ class ShortM(Method):
         check_race(self.k, self.stride)
         if not 1 <= self.m <= self.k:
             raise ConfigError(f"m={self.m} does not work: wait for 1 to k={self.k} answers")
+
+    @property
+    def requires(self) -> frozenset[Capability]:
+        """Going on from a prefix: branches race in strides."""
+        return frozenset({Capability.CONTINUE})
 
     async def run(self, problem: Problem, context: Context) -> Result:
         """Race until m are in, then vote."""
