@@ -357,7 +357,13 @@ class LayerRun:
         return replies
 
     async def _ask(self, prompts: Sequence[str], purse: str, model: str | None) -> list[str]:
-        """Replies that are read once and whose memory is free then."""
+        """Replies as text, of cut ones the whole lines; they are read once, and their memory is free then."""
         replies = await self._context.ask_all(prompts, purse, model)
         self._context.retire(replies)
-        return [reply.text.strip() for reply in replies]
+        whole = [reply.finish_reason == "stop" for reply in replies]
+        if not all(whole):
+            self._context.note("a reply was cut: only its whole lines are read")
+        texts = [
+            reply.text if end else reply.text.rpartition("\n")[0] for reply, end in zip(replies, whole, strict=True)
+        ]
+        return [text.strip() for text in texts]
