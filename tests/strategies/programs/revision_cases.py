@@ -3,11 +3,15 @@
 import asyncio
 import re
 
+from scipy import stats
+
 from ramify.backends.scripted import ScriptedBackend
 from ramify.backends.toy import ToyBackend, ToyModel
 from ramify.scoring import MarkedAnswer, Problem
-from ramify.strategies import Budget, solve
+from ramify.strategies import Budget, solve, solve_many
+from ramify.strategies.programs.revision_attempts import Verdict
 from ramify.strategies.testing import check_result, rising_reward
+from tests.strategies.laws import BY_TEXT, SMALL, problems
 
 QUESTION = "What is 2 + 2?"
 
@@ -61,3 +65,17 @@ def every_budget(strategy, script, metadata=None):
 def roomy_toy(seed=0, pace=None, batch_size=None):
     """The toy of the common laws with a context that holds a program's prompts."""
     return ToyBackend(ToyModel.random(seed), {"nano-prm": rising_reward}, pace, batch_size, max_model_len=6000)
+
+
+def assert_coverage(method, n, runs=300):
+    """With an evaluator that knows, on a model that does not mind its prompt, it succeeds with 1 - (1 - p) ** n."""
+    law = SMALL.law(temperature=0.8)
+    right = SMALL.text(max(law, key=law.get))
+    strategy = method(lambda text, problem: Verdict(0.0, "", text == right))
+    backend = ToyBackend(SMALL, max_model_len=6000)
+    results = asyncio.run(solve_many(strategy, problems(runs), backend, equivalence=BY_TEXT))
+    solved = [result.stop_reason == "certain" for result in results]
+    assert solved == [result.text == right for result in results]
+    chance = 1 - (1 - sum(p for tokens, p in law.items() if SMALL.text(tokens) == right)) ** n
+    assert 0.1 < chance < 0.99
+    assert stats.binomtest(sum(solved), runs, chance).pvalue > 1e-3

@@ -1,15 +1,31 @@
 """Iterative agent decoding: what each round sees, evaluators and scorers as verifiers, replies that cannot be used."""
 
+import asyncio
+
 import pytest
 
+from ramify.backends.scripted import ScriptedBackend
 from ramify.errors import ConfigError, ScorerError
-from ramify.scoring import MarkedAnswer, RuleCheck
-from ramify.strategies import BestOfN, parse_strategy, testing
+from ramify.scoring import MarkedAnswer, Problem, RuleCheck
+from ramify.strategies import BestOfN, parse_strategy, solve, testing
+from ramify.strategies.programs.annealing import Annealing
+from ramify.strategies.programs.feedback_edit import FeedbackEdit
 from ramify.strategies.programs.iad import IterativeAgentDecoding
+from ramify.strategies.programs.mind_evolution import MindEvolution
 from ramify.strategies.programs.revision_attempts import Evaluator, Verdict
+from ramify.strategies.programs.self_refine import SelfRefine
 from ramify.strategies.testing import check_strategy, rising_reward
 from tests.strategies.laws import run_many
-from tests.strategies.programs.revision_cases import QUESTION, every_budget, in_turn, reward, roomy_toy, run, words
+from tests.strategies.programs.revision_cases import (
+    QUESTION,
+    assert_coverage,
+    every_budget,
+    in_turn,
+    reward,
+    roomy_toy,
+    run,
+    words,
+)
 
 SHORT = "{question} | {best} | {feedback} |{worst}"
 
@@ -68,6 +84,11 @@ def test_the_problem_may_carry_the_evaluator_and_the_methods_own_comes_first():
         assert f"says about it:\n{said}" in backend.calls[1].text
 
 
+@pytest.mark.parametrize(("rounds", "width"), [(4, 1), (2, 2)])
+def test_a_perfect_evaluator_succeeds_when_any_of_n_answers_does(rounds, width):
+    assert_coverage(lambda right: IterativeAgentDecoding(rounds, width, evaluator=right), n=4)
+
+
 def test_one_round_is_best_of_n():
     mine = run_many(IterativeAgentDecoding(1, 4), 30, reward=rising_reward)
     theirs = run_many(BestOfN(4), 30, reward=rising_reward)
@@ -100,7 +121,7 @@ def test_an_empty_draft_is_drawn_anew():
     assert result.text == "#### 2 [0.6]"
 
 
-@pytest.mark.parametrize("verdict", [None, 0.5, Verdict(float("nan"))])
+@pytest.mark.parametrize("verdict", [None, 0.5, Verdict(float("nan")), Verdict("high")])
 def test_a_verdict_that_is_none_is_an_error_and_no_score(verdict):
     with pytest.raises(ScorerError, match="finite score"):
         run(IterativeAgentDecoding(2, evaluator=lambda text, problem: verdict), in_turn("#### 1"))
@@ -129,6 +150,14 @@ def test_the_common_laws(monkeypatch):
     monkeypatch.setattr(testing, "toy_backend", roomy_toy)
     check_strategy(IterativeAgentDecoding(3, 2))
     check_strategy(IterativeAgentDecoding(3, scorer=RuleCheck(lambda text, problem: "b" in text)))
+
+
+def test_a_prompt_of_ids_is_refused_before_anything_is_drawn():
+    for strategy in (IterativeAgentDecoding(), MindEvolution(), SelfRefine(), Annealing(), FeedbackEdit()):
+        backend = ScriptedBackend(in_turn("#### 1"), {"nano-prm": reward})
+        with pytest.raises(ConfigError, match="token ids"):
+            asyncio.run(solve(strategy, Problem("p", (0, 1)), backend))
+        assert backend.usage.generated == 0
 
 
 def test_options_are_read_and_checked():

@@ -22,7 +22,16 @@ from ramify.strategies.programs.mind_evolution_islands import (
 from ramify.strategies.programs.revision import read_places
 from ramify.strategies.programs.revision_attempts import Verdict
 from ramify.strategies.testing import check_strategy
-from tests.strategies.programs.revision_cases import QUESTION, every_budget, in_turn, reward, roomy_toy, run, words
+from tests.strategies.programs.revision_cases import (
+    QUESTION,
+    assert_coverage,
+    every_budget,
+    in_turn,
+    reward,
+    roomy_toy,
+    run,
+    words,
+)
 
 SHORT = {
     "critic_prompt": "C {question} | {solutions}",
@@ -165,6 +174,10 @@ def test_it_stops_at_a_solution_after_the_turn_that_found_it():
     assert result.ledger.saved == (5 * 2 * 4 - 4) * 2
     result, backend = run(MindEvolution(5, 1, 1, 4), in_turn("#### 4 [1.0]"))
     assert (result.stop_reason, len(backend.calls)) == ("certain", 1)
+
+
+def test_a_perfect_evaluator_succeeds_when_any_of_n_answers_does():
+    assert_coverage(lambda right: MindEvolution(2, 1, 1, 2, evaluator=right), n=4)
 
 
 def test_the_worst_islands_start_anew_from_the_models_choice():

@@ -125,6 +125,7 @@ class MindEvolution(Method):
 
     async def run(self, problem: Problem, context: Context) -> Result:
         """Generation by generation: talks, then migration, then resets."""
+        question_text(problem)  # one that cannot be shown is refused before anything is drawn
         attempts = Attempts(context, self.scorer, evaluator_of(problem, self.evaluator))
         islands: list[Island] = [[] for _ in range(self.islands)]
         for generation in range(1, self.generations + 1):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from ramify.backends.base import Capability, Node
@@ -184,7 +185,7 @@ class Attempts:
             verdict = evaluator(node.text, problem)
         except Exception as error:
             raise ScorerError(f"the evaluator failed on problem {problem.id!r}: {error!r}") from error
-        if not isinstance(verdict, Verdict) or not math.isfinite(verdict.score):
+        if not _sound(verdict):
             raise ScorerError(f"the evaluator gave {verdict!r}: it must give a Verdict with a finite score")
         self._context.emit(Scored(self._context.number(node), type(evaluator).__name__, float(verdict.score)))
         return verdict
@@ -211,6 +212,11 @@ def evaluator_of(problem: Problem, own: Evaluator | None) -> Evaluator | None:
     """A method's own evaluator, else the one that the problem carries, else None."""
     carried: Evaluator | None = problem.metadata.get(METADATA)
     return own if own is not None else carried
+
+
+def _sound(verdict: object) -> bool:
+    score: object = getattr(verdict, "score", None)
+    return isinstance(verdict, Verdict) and isinstance(score, Real) and math.isfinite(score)
 
 
 def _verdict_of(score: float, highest: float) -> Verdict:
