@@ -33,9 +33,10 @@ def rising_reward(tokens: TokenIds) -> float:
 def toy_backend(
     seed: int = 0, pace: Callable[[BranchKey], int] | None = None, batch_size: int | None = None
 ) -> ToyBackend:
-    """A toy backend with a reward under the default reward model's name and room for 24 tokens."""
-    model = ToyModel.random(seed)
-    return ToyBackend(model, {"nano-prm": rising_reward}, pace, batch_size, max_model_len=24)
+    """A toy backend with a reward under the default reward model's name, another model "small", room for 24 tokens."""
+    model, small = ToyModel.random(seed), ToyModel.random(seed + 1)
+    rewards = {"nano-prm": rising_reward}
+    return ToyBackend(model, rewards, pace, batch_size, max_model_len=24, models={"small": small})
 
 
 def check_strategy(strategy: Strategy, problem: Problem = PROBLEM, budgets: Sequence[int] = BUDGETS) -> None:
