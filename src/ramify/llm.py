@@ -36,6 +36,7 @@ class LLM(OfflineLLM):
         *,
         budget: int | Budget | None = ...,
         reward_models: Sequence[str] | None = ...,
+        models: Sequence[str] | None = ...,
         seed: int | None = ...,
         equivalence: Equivalence | None = ...,
     ) -> Result: ...
@@ -48,6 +49,7 @@ class LLM(OfflineLLM):
         *,
         budget: int | Budget | None = ...,
         reward_models: Sequence[str] | None = ...,
+        models: Sequence[str] | None = ...,
         seed: int | None = ...,
         equivalence: Equivalence | None = ...,
     ) -> list[Result]: ...
@@ -59,6 +61,7 @@ class LLM(OfflineLLM):
         *,
         budget: int | Budget | None = None,
         reward_models: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
         seed: int | None = None,
         equivalence: Equivalence | None = None,
     ) -> Result | list[Result]:
@@ -69,7 +72,8 @@ class LLM(OfflineLLM):
             strategy: a specification such as ``"beam:n=16,width=4"`` (see `ramify techniques`), or a strategy object.
             budget: the hard cap of each problem: a number of tokens (generated, verifier and probe tokens together), or
                 a `Budget` with seconds or a cost.
-            reward_models: loaded beside the model for scorers; by default what its process reward names.
+            reward_models: loaded besides the model for scorers; by default those that the strategy's scorers name.
+            models: loaded besides the model for methods that call several; by default those that the strategy names.
             seed: decides every draw; the engine's by default.
             equivalence: what makes two answers the same; marked answers and numbers by default.
 
@@ -79,8 +83,8 @@ class LLM(OfflineLLM):
         Raises:
             CapabilityError: the strategy needs what this model does not offer.
         """
-        from ramify.scoring.prm import ProcessReward
         from ramify.scoring.problem import Problem
+        from ramify.strategies import needed_models
         from ramify.strategies.kernel.budget import Budget
         from ramify.strategies.registry import parse_strategy
 
@@ -91,12 +95,11 @@ class LLM(OfflineLLM):
             each if isinstance(each, Problem) else Problem(id=f"question-{place}", prompt=each)
             for place, each in enumerate(several)
         ]
-        if reward_models is None:
-            scorer = getattr(method, "scorer", None)
-            reward_models = (scorer.model,) if isinstance(scorer, ProcessReward) else ()
+        rewards = needed_models.reward_models(method) if reward_models is None else tuple(reward_models)
+        others = needed_models.other_models(method) if models is None else tuple(models)
         cap = Budget(tokens=budget) if isinstance(budget, int) else budget
         chosen_seed = self.config.seed if seed is None else seed
-        results = asyncio.run(self._solve(method, asked, cap, tuple(reward_models), chosen_seed, equivalence))
+        results = asyncio.run(self._solve(method, asked, cap, rewards, others, chosen_seed, equivalence))
         return results[0] if single else results
 
     async def _solve(
@@ -105,18 +108,21 @@ class LLM(OfflineLLM):
         problems: Sequence[Problem],
         budget: Budget | None,
         reward_models: tuple[str, ...],
+        models: tuple[str, ...],
         seed: int,
         equivalence: Equivalence | None,
     ) -> list[Result]:
         from ramify.backends.local import LocalBackend
-        from ramify.engine.loading import load_engine
+        from ramify.engine.loading import ModelToLoad, load_engines
+        from ramify.models.reward_head import RewardHead
         from ramify.strategies.kernel.runtime import solve_many
         from ramify.text.tokenizer import load_tokenizer
 
-        rewards = {}
-        for name in reward_models:
-            core, folder = load_engine(name, self.config)
-            rewards[name] = (core, load_tokenizer(folder))
-        async with LocalBackend(self.core, self.tokenizer, rewards) as backend:
+        wanted = [*(ModelToLoad(name, RewardHead()) for name in reward_models), *map(ModelToLoad, models)]
+        engines = load_engines(wanted, self.config) if wanted else []
+        loaded = [(core, load_tokenizer(folder)) for core, folder in engines]
+        rewards = dict(zip(reward_models, loaded, strict=False))
+        others = dict(zip(models, loaded[len(reward_models) :], strict=True))
+        async with LocalBackend(self.core, self.tokenizer, rewards, others) as backend:
             results = await solve_many(method, problems, backend, budget=budget, seed=seed, equivalence=equivalence)
         return [result for result in results if result is not None]

@@ -50,6 +50,10 @@ EngineOptions = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Seed = Annotated[int, typer.Option(help="Of all draws: one seed, one answer.")]
 RewardModel = Annotated[str, typer.Option(help="Reward model that scorers use; loaded only where one does.")]
+OtherModels = Annotated[
+    list[str] | None,
+    typer.Option("--other-model", help="Model to load besides; those that a strategy names always are. Repeatable."),
+]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(help="Nucleus: smallest set of tokens with this probability mass; 1 is off.")]
 TopK = Annotated[int, typer.Option(help="Only the k most likely tokens; 0 is off.")]
@@ -152,19 +156,23 @@ def strategy(spec: str, reward_model: str) -> Strategy:
     Raises:
         ConfigError: an unknown name or option, or a value that does not work.
     """
+    from ramify.backends.base import Capability
     from ramify.registry import parse_spec
     from ramify.strategies import parse_strategy
 
     made = parse_strategy(spec)
-    if reward_models(made) and "model" not in parse_spec(spec)[1]:
+    open_model = Capability.REWARD in made.requires and hasattr(getattr(made, "scorer", None), "model")
+    if open_model and "model" not in parse_spec(spec)[1]:
         made = parse_strategy(f"{spec}{',' if ':' in spec else ':'}model={reward_model}")
     return made
 
 
-def reward_models(*strategies: Strategy) -> tuple[str, ...]:
-    """Reward models that strategies need, each once."""
-    scorers = [getattr(made, "scorer", None) for made in strategies]
-    return tuple(dict.fromkeys(name for scorer in scorers if (name := getattr(scorer, "model", None)) is not None))
+def models_for(*strategies: Strategy, others: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """What to load besides the main model, as arguments of `LocalBackend.load`: what strategies name, and `others`."""
+    from ramify.strategies.needed_models import other_models, reward_models
+
+    named = dict.fromkeys([*other_models(*strategies), *(others or ())])
+    return {"reward_models": reward_models(*strategies), "models": tuple(named)}
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -93,7 +93,7 @@ async def search(method: Strategy, problem: Problem, seed: int, options: dict[st
     from ramify.backends.local import LocalBackend
     from ramify.strategies import solve
 
-    async with LocalBackend.load("nano", reward_models=common.reward_models(method), **options) as backend:
+    async with LocalBackend.load("nano", **common.models_for(method), **options) as backend:
         return await solve(method, problem, backend, seed=seed)
 
 

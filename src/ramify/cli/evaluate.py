@@ -57,6 +57,7 @@ def evaluate(
     ),
     model: common.Model = "nano",
     reward_model: common.RewardModel = "nano-prm",
+    other_model: common.OtherModels = None,
     seed: common.Seed = 0,
     concurrency: Annotated[int, typer.Option(help="Problems at once.")] = 32,
     engine: common.EngineOptions = None,
@@ -102,6 +103,7 @@ def evaluate(
             concurrency,
             options,
             pilots,
+            other_model,
         )
     )
     settings = {"task": chosen.name, "model": model, "seed": seed, "problems": len(asked), "fitted_on": told}
@@ -153,14 +155,15 @@ def load_task(
 async def run(
     methods: Sequence[Strategy | OpenSize], task: AnswerTask, problems: Sequence[Problem], path: Path, model: str,
     budgets: Sequence[str], seed: int, concurrency: int, options: dict[str, Any], pilots: Sequence[Problem] = (),
+    other_models: Sequence[str] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Evaluate strategies on the local engine."""
     from ramify.backends.local import LocalBackend
     from ramify.evals.runner import evaluate as evaluate_strategies
     from ramify.evals.sizing import OpenSize
 
-    rewards = common.reward_models(*(m.strategy if isinstance(m, OpenSize) else m for m in methods))
-    async with LocalBackend.load(model, reward_models=rewards, **options) as backend:
+    made = [method.strategy if isinstance(method, OpenSize) else method for method in methods]
+    async with LocalBackend.load(model, **common.models_for(*made, others=other_models), **options) as backend:
         with common.progress_bar() as bar:
             line = bar.add_task("evaluating", total=None)
             return await evaluate_strategies(

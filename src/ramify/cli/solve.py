@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ def solve(
     budget: common.Budget = "",
     model: common.Model = "nano",
     reward_model: common.RewardModel = "nano-prm",
+    other_model: common.OtherModels = None,
     seed: common.Seed = 0,
     trace: Annotated[Path | None, typer.Option(help="Write the search to this JSONL file as it goes.")] = None,
     tree: Annotated[bool, typer.Option(help="Show the search tree.")] = True,
@@ -42,7 +44,7 @@ def solve(
     limit = Budget.parse(budget)
     options = {"seed": seed, **common.engine_options(engine)}
     problems = [Problem(str(number), question) for number, question in enumerate(questions, start=1)]
-    results = asyncio.run(run(problems, method, limit, model, seed, options, trace))
+    results = asyncio.run(run(problems, method, limit, model, seed, options, trace, other_model))
     for asked, result in zip(problems, results, strict=True):
         if json:
             common.print_json(result.to_dict())
@@ -58,6 +60,7 @@ async def run(
     seed: int,
     options: dict[str, Any],
     trace: Path | None,
+    other_models: Sequence[str] | None = None,
 ) -> list[Result]:
     """Solve all problems in one batch; each writes its events as they come."""
     from ramify.backends.local import LocalBackend
@@ -70,7 +73,7 @@ async def run(
             for place, problem in enumerate(problems, start=1)
             if trace is not None
         }
-        async with LocalBackend.load(model, reward_models=common.reward_models(method), **options) as backend:
+        async with LocalBackend.load(model, **common.models_for(method, others=other_models), **options) as backend:
             with common.progress_bar() as bar:
                 task = bar.add_task(method.name, total=len(problems))
                 results = await solve_many(
