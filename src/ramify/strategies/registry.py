@@ -19,6 +19,7 @@ from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
+from ramify.strategies.spec_text import SpecText
 from ramify.strategies.steps import StepSplitter, parse_splitter
 
 DEFAULT_SAMPLING = SamplingParams(temperature=0.8, max_tokens=None)
@@ -57,7 +58,7 @@ class Method:
     Attributes:
         sampling: temperature 0.8 and answers up to the context's end, unless said otherwise.
         answer_suffix: forced behind the best answer where a run ends without a finished one (``"\\n#### "``, say), so
-            that there is an answer at any cut; empty for none.
+            that there is an answer at any cut; empty for none. In a spec a space at either end is ``\\x20``.
         reserve: tokens of the budget held back for what follows it.
     """
 
@@ -65,7 +66,7 @@ class Method:
     cancels: ClassVar[bool] = False
     """Whether it cancels branches in flight: what those had drawn depends on timing, and so do the token counts."""
     sampling: SamplingParams = dataclasses.field(default=DEFAULT_SAMPLING, kw_only=True)
-    answer_suffix: str = dataclasses.field(default="", kw_only=True)
+    answer_suffix: SpecText = dataclasses.field(default=SpecText(), kw_only=True)
     reserve: int = dataclasses.field(default=0, kw_only=True)
 
     @property

@@ -11,7 +11,7 @@ import pytest
 from ramify.backends.toy import ToyBackend, ToyModel
 from ramify.errors import BudgetExhausted, ConfigError, RequestError
 from ramify.scoring import Problem
-from ramify.strategies import Budget, Context, Method, Prices, Trace, parse_strategy, solve
+from ramify.strategies import Budget, Context, Method, Prices, Trace, describe, parse_strategy, solve
 from ramify.strategies.kernel.trace import Forced, Noted, Probed
 from ramify.strategies.steps import tokens
 from ramify.strategies.testing import BUDGETS, BY_TEXT, check_result, check_strategy, toy_backend
@@ -239,3 +239,9 @@ def test_a_model_that_is_not_there_is_named_before_the_first_token():
 
     with pytest.raises(RequestError, match="smaller"):
         run(body)
+
+
+def test_an_answer_suffix_is_written_in_a_spec_as_it_reads_there():
+    strategy = parse_strategy("self-consistency:n=2,answer_suffix=\\n####\\x20,reserve=8")
+    assert (strategy.answer_suffix, strategy.reserve) == ("\n#### ", 8)
+    assert parse_strategy(describe(strategy)) == strategy
