@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -118,6 +119,11 @@ def qwen_prm(path: Path) -> Path:
     return with_weights(make_checkpoint(path, "qwen2.5", seed=1), "Qwen2ForProcessRewardModel", **layers)
 
 
+def skywork_prm(path: Path) -> Path:
+    shapes = {"v_head.summary.weight": (1, 56), "v_head.summary.bias": (1,)}
+    return with_weights(make_checkpoint(path, "qwen2", seed=2), "Qwen2ForPrmModel", **shapes)
+
+
 def trl_value_head(path: Path) -> Path:
     shapes = {"v_head.summary.weight": (1, 48), "v_head.summary.bias": (1,)}
     return with_weights(make_checkpoint(path, "llama2", seed=2), **shapes)
@@ -144,7 +150,8 @@ FORMS = {
         marks=True,
     ),
     "one value, mistral": Form(classes("mistral", 1), values_of_tokens, LINES),
-    "value head, TRL and Skywork": Form(trl_value_head, value_head, LINES),
+    "value head, TRL": Form(trl_value_head, value_head, LINES),
+    "value head, Skywork": Form(skywork_prm, value_head),
 }
 OUTCOMES = {
     "one label, llama": ("llama2", 1, {}),
@@ -351,7 +358,34 @@ def test_a_model_of_labels_scores_and_does_not_write() -> None:
         )
 
 
+async def test_a_mark_may_have_taken_the_place_of_a_special_token_that_does_not_occur(tmp_path: Path) -> None:
+    folder = tmp_path / "prm"
+    shutil.copytree(folder_of("Qwen2.5-Math-PRM"), folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_text((folder / file).read_text().replace(MARK, "<extra_0>"))
+    async with (
+        load(folder, {"step_token": "\n"}) as renamed,
+        load(folder_of("Qwen2.5-Math-PRM"), {**LINES, "mark": MARK}) as same,
+    ):
+        found = []
+        for backend in (renamed, same):
+            (model,) = backend._rewards
+            nodes = await path_of(backend, 1)
+            found.append((await backend.reward(nodes[4:], model))[0].scores)
+        assert found[0] == found[1]
+        (model,) = renamed._rewards
+        foreign = await path_of(renamed, 2, (PARTS[0], MARK))
+        with pytest.raises(ScorerError, match="token 3 is '<extra_0>'"):
+            await renamed.reward(foreign[2:], model)
+    words = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(RequestError, match="another vocabulary"):
+        load(folder, {"step_token": "\n"})
+
+
 async def test_a_policy_with_a_value_head_writes_as_it_would_without() -> None:
-    folder = folder_of("value head, TRL and Skywork")
+    folder = folder_of("value head, TRL")
     core, _ = load_engine(folder, EngineConfig(num_kv_blocks=8))
     assert core.model_config.head == "vocabulary"

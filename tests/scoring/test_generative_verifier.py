@@ -5,18 +5,23 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from ramify.backends.base import Node
+from ramify.backends.local import LocalBackend
 from ramify.backends.scripted import ScriptedBackend
 from ramify.backends.toy import ToyBackend, ToyModel
 from ramify.errors import CapabilityError, ConfigError, ScorerError
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
 from ramify.scoring import GenerativeVerifier, Problem, Reading
+from ramify.scoring.generative_verifier import DIRECT
 from ramify.scoring.scorers import checked_scores
 from ramify.strategies import BestOfN, Budget, solve
 from ramify.strategies import testing as strategy_testing
 from ramify.strategies.testing import BY_TEXT, check_strategy, rising_reward
+from tests.checkpoints import reference_model
+from tests.engine.harness import checkpoint
 
 PROBLEM = Problem("p", "What is 3 * 4?")
 TOY = {"template": "{question}{answer}", "verdict": "a", "yes": "b\n"}
@@ -174,3 +179,35 @@ def test_methods_with_it_keep_the_laws_and_the_budget(monkeypatch):
 def test_options_that_do_not_work_are_refused(options):
     with pytest.raises(ConfigError):
         GenerativeVerifier(**options)
+
+
+async def test_on_the_engine_it_is_what_transformers_gives_and_the_memory_comes_back():
+    folder = checkpoint("llama2")
+    verifier = GenerativeVerifier(mode="direct", yes=" 19")
+    chain = GenerativeVerifier(votes=3, rationale_tokens=6, yes=" 19")
+    async with LocalBackend.load(folder, models=[str(checkpoint("llama3"))], num_kv_blocks=80) as backend:
+        root = await backend.root("Tom has 12 apples", BranchKey.root(1))
+        nodes = [node async for node in backend.extend(root, SamplingParams(max_tokens=5, ignore_eos=True), 2)]
+        batch = await checked_scores(verifier, nodes, PROBLEM, backend)
+        for node, value in zip(nodes, batch.values, strict=True):
+            prompt = DIRECT.replace("{question}", PROBLEM.prompt).replace("{answer}", node.text.strip())
+            ids = [*backend.tokenizer.prompt_ids(({"role": "user", "content": prompt},))]
+            word = backend.encode(" 19")
+            with torch.no_grad():
+                logprobs = torch.log_softmax(reference_model(folder)(torch.tensor([[*ids, *word]])).logits[0], -1)
+            wanted = sum(logprobs[len(ids) + i - 1, token].item() for i, token in enumerate(word))
+            assert value == pytest.approx(math.exp(wanted), rel=1e-4)
+        together = await checked_scores(chain, nodes, PROBLEM, backend)
+        alone = [(await checked_scores(chain, [node], PROBLEM, backend)).values[0] for node in nodes]
+        assert list(together.values) == alone
+        assert len(set(alone)) == 2
+        other = GenerativeVerifier(model=str(checkpoint("llama3")), rationale_tokens=4, yes=" 19")
+        assert 0 < (await checked_scores(other, nodes, PROBLEM, backend)).values[0] < 1
+        meter = root.usage
+        assert meter.generated + meter.verifier == backend.usage.generated
+        assert (meter.probe, meter.prompt, meter.calls) == (
+            backend.usage.probe, backend.usage.prompt, backend.usage.calls,
+        )  # fmt: skip
+        backend.release([*nodes, root])
+        for served in backend._models.values():
+            assert served.engine.core.num_free_blocks == served.engine.core.scheduler.pool.num_usable

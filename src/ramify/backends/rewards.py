@@ -150,6 +150,7 @@ class RewardModel:
         self.engine = engine
         self._tokenizer = tokenizer
         self._compatible: set[int] = set()
+        self._foreign: set[int] = set()
         self.check_vocabulary(policy_tokenizer)
         self._outcome = head.kind == "orm"
         self._reader = StepReader(head, tokenizer, frozenset(model.eos_token_ids) | tokenizer.special_ids)
@@ -165,15 +166,29 @@ class RewardModel:
         self._trees: dict[Node, _Tree] = {}  # by root: two runs of one problem have equal keys
 
     def check_vocabulary(self, policy_tokenizer: Tokenizer) -> None:
-        """Raises `RequestError` if the ids of a policy do not mean the same here (further ids do no harm)."""
+        """Raises `RequestError` if the ids of a policy do not mean the same here.
+
+        Further ids do no harm. A special token may have another name (some reward models took an unused one for their
+        mark) as long as it does not occur.
+        """
         if id(policy_tokenizer) in self._compatible:
             return
         own = self._tokenizer.backend.get_vocab()
-        if any(own.get(text) != index for text, index in policy_tokenizer.backend.get_vocab().items()):
+        others = {i for text, i in policy_tokenizer.backend.get_vocab().items() if own.get(text) != i}
+        if not others <= policy_tokenizer.special_ids:
             raise RequestError(
                 f"reward model {self.name} has another vocabulary than the policy: choose one that shares it"
             )
+        self._foreign |= others
         self._compatible.add(id(policy_tokenizer))
+
+    def _check_ids(self, tokens: TokenIds) -> None:
+        foreign = self._foreign.intersection(tokens) if self._foreign else ()
+        for token in foreign:
+            raise ScorerError(
+                f"token {token} is {self._tokenizer.token_text(token)!r} to reward model {self.name} and a special "
+                "token of another name to the policy: it cannot be scored"
+            )
 
     async def score(self, nodes: Sequence[Node]) -> list[StepScores]:
         """One `StepScores` a node. The prompt is charged to the first node of its tree that is scored."""
@@ -256,6 +271,7 @@ class RewardModel:
         return len(root.prompt_tokens)
 
     async def _read_prompt(self, tree: _Tree, root: Node) -> _Scored:
+        self._check_ids(root.prompt_tokens)
         done: asyncio.Future[SequenceOutput] = asyncio.get_running_loop().create_future()
         request = EngineRequest(root.prompt_tokens, _NOTHING, _KEY, keep=True)
         (sequence_id,) = await self.engine.add(request, settle(done))
@@ -273,6 +289,7 @@ class RewardModel:
         known = (prompt, tree.bases.get(node.key), self._nearest(tree, node.parent))
         base = max((scored for scored in known if scored is not None), key=lambda scored: scored.num_read)
         tokens = (*node.prompt_tokens, *node.tokens)
+        self._check_ids(tokens[base.num_read :])
         passage = self._reader.read(tokens[base.num_read :], base.step)
         if not passage.ids and base.scores:
             return base.scores, 0, 0

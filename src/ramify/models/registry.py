@@ -128,6 +128,17 @@ register_family(
     )
 )
 register_family(replace(_QWEN2, architecture="Qwen2ForRewardModel", head="sequence", num_labels=1, replaces_code=True))
+# Skywork-o1-Open-PRM: a value head, read at each line's last token.
+register_family(
+    replace(
+        _QWEN2,
+        architecture="Qwen2ForPrmModel",
+        head="value",
+        num_labels=1,
+        reward=RewardHead(step_token="\n"),
+        replaces_code=True,
+    )
+)
 _register_with_labels(
     ModelFamily(
         "Qwen3ForCausalLM",
