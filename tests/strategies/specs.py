@@ -71,6 +71,16 @@ SPECS = [
     "budget-forcing:start_think=,end_think=b\\n,answer_prefix=a,wait=c\\n,max_think=2",
     "thinking-mode:effort=none,start_think=a,end_think=b\\n,answer_prefix=,empty=",
     "anytime:start_think=,end_think=b\\n,answer_prefix=,stride=1",
+    # programs: prompts of one word where the toy's context is to hold them, else what is done without room for asking
+    "self-refine:rounds=2,scorer=prm,feedback_prompt={question}{answer},revise_prompt={question}{answer}{feedback}",
+    "self-refine:rounds=2",
+    "annealing:rounds=2,feedback_prompt={question}{answer},revise_prompt={question}{answer}{feedback}",
+    "iad:rounds=3,width=2",
+    "feedback-edit:n=2,k=1,feedback_prompt={question}{answer},edit_prompt={question}{answer}{feedback}",
+    "mind-evolution:generations=2,islands=2,conversations=2,turns=1",
+    "archon:layers=generator:3/fuser:2/fuser,fuser_prompt={answers},item={answer}",
+    "archon",
+    "moa:layers=2,prompt={answers},item={answer}",
 ]
 
 STRATEGIES: dict[str, Strategy] = {spec: parse_strategy(spec) for spec in SPECS}

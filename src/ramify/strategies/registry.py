@@ -163,7 +163,7 @@ def _differences(made: Any, default: Any) -> list[str]:
             factory: Callable[[], Any] = type(value)
             parts += _differences(value, factory()) if dataclasses.is_dataclass(value) else []
         else:
-            parts.append(f"{name}={value}")
+            parts.append(f"{name}={getattr(value, '__qualname__', value)}")
     return parts
 
 
