@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from ramify.backends.base import Capability
 from ramify.backends.toy import ToyBackend, ToyModel
 from ramify.errors import BudgetExhausted, ConfigError, RequestError
-from ramify.scoring import Problem
-from ramify.strategies import Budget, Context, Method, Prices, Trace, describe, parse_strategy, solve
+from ramify.scoring import Problem, ScoreBatch
+from ramify.strategies import BestOfN, Budget, Context, Method, Prices, Trace, describe, parse_strategy, solve
 from ramify.strategies.kernel.trace import Forced, Noted, Probed
 from ramify.strategies.steps import tokens
 from ramify.strategies.testing import BUDGETS, BY_TEXT, check_result, check_strategy, toy_backend
@@ -245,3 +246,28 @@ def test_an_answer_suffix_is_written_in_a_spec_as_it_reads_there():
     strategy = parse_strategy("self-consistency:n=2,answer_suffix=\\n####\\x20,reserve=8")
     assert (strategy.answer_suffix, strategy.reserve) == ("\n#### ", 8)
     assert parse_strategy(describe(strategy)) == strategy
+
+
+@dataclass(frozen=True)
+class ProbingScorer:
+    """Reads given text, so that its tokens are metered as a probe's."""
+
+    needs = frozenset({Capability.PROMPT_SCORING})
+    range = (0.0, 1.0)
+
+    def cost(self, reading):
+        return 1
+
+    async def score(self, nodes, problem, backend):
+        for node in nodes:
+            await backend.logprobs(node, [(1,)])
+        return ScoreBatch(np.full(len(nodes), 0.5), len(nodes))
+
+
+@pytest.mark.parametrize("prices", [Prices(generated=1e6, probe=5e6), Prices(generated=1e6, verifier=5e6)])
+def test_scoring_is_reserved_at_the_price_that_it_may_have(prices):
+    for dollars in (6, 11, 23, 40):
+        backend = toy_backend(1)
+        strategy = BestOfN(n=6, scorer=ProbingScorer())
+        result = run(None, backend, strategy, budget=Budget(dollars=dollars, prices=prices))
+        assert result.ledger.cost <= dollars

@@ -38,6 +38,10 @@ class Prices:
         total = uncached * self.prompt + usage.prompt_cached * self.prompt_cached + usage.generated * self.generated
         return (total + usage.verifier * self.verifier + usage.probe * self.probe) / _PER_PRICE
 
+    def scoring(self, num_tokens: int) -> float:
+        """Dollars at most for scoring: a scorer's tokens are the verifier's or, of given text, a probe's."""
+        return num_tokens * max(self.verifier, self.probe) / _PER_PRICE
+
     @property
     def free(self) -> bool:
         """Whether everything costs nothing."""

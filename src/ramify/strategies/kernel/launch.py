@@ -60,7 +60,7 @@ class Wish:
         if self.scorer is None:
             return NOTHING
         tokens = self.scorer.cost(self.reading(new_tokens))
-        return Charge(tokens, prices.cost(Usage(verifier=tokens)))
+        return Charge(tokens, prices.scoring(tokens))
 
     def cost(self, new_tokens: int, prices: Prices) -> Charge:
         """All of it: what has to be reserved."""

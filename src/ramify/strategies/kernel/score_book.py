@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ramify.backends.base import Backend, Node, Usage
+from ramify.backends.base import Backend, Node
 from ramify.errors import BudgetExhausted, ScorerError
 from ramify.randomness import BranchKey
 from ramify.scoring.problem import Problem
@@ -103,4 +103,4 @@ class ScoreBook:
         return 0 if node is None or scorer is None else node.num_tokens
 
     def _charge(self, tokens: int) -> Charge:
-        return Charge(tokens, self._prices.cost(Usage(verifier=tokens)))
+        return Charge(tokens, self._prices.scoring(tokens))
