@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ramify.kv.block_pool import NULL_BLOCK, BlockPool
 from ramify.kv.prefix_cache import PrefixCache, child_digest, root_digest
-from ramify.kv.sizing import size_pool
+from ramify.kv.sizing import PoolWish, size_pools
 
 
 @given(st.lists(st.tuples(st.sampled_from(["take", "share", "release"]), st.integers(0, 9)), max_size=80))
@@ -75,8 +75,7 @@ def test_a_prefix_is_matched_in_whole_blocks_up_to_the_limit_and_per_tenant() ->
 
 @given(st.integers(1, 1000), st.integers(1, 5000), st.integers(1 << 20, 1 << 34))
 def test_the_pool_is_the_least_of_what_is_useful_and_what_fits(seqs: int, length: int, free: int) -> None:
-    budget = size_pool(
-        block_bytes=4096, block_size=16, max_num_seqs=seqs, max_model_len=length, free_bytes=free, share=0.5
-    )
-    assert budget.num_blocks - 1 == min(seqs * -(-length // 16), free // 2 // 4096 - 1)
+    useful = seqs * -(-length // 16)
+    (budget,) = size_pools([PoolWish(4096, useful)], block_size=16, free_bytes=free, share=0.5)
+    assert budget.num_blocks - 1 == min(useful, free // 2 // 4096 - 1)
     assert budget.pool_bytes <= free / 2
