@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ramify.cli import batch, chat, demo, doctor, evaluate, generate, solve, techniques, trace
+from ramify.cli import batch, chat, demo, doctor, evaluate, generate, recommend, solve, techniques, trace
 from ramify.cli.common import ExitCode, exit_code_of, say
 from ramify.errors import RamifyError
 
@@ -50,6 +50,7 @@ app.command("chat")(chat.chat)
 app.command("solve")(solve.solve)
 app.command("trace")(trace.trace)
 app.command("eval")(evaluate.evaluate)
+app.command("recommend")(recommend.recommend)
 app.command("batch")(batch.batch)
 app.command("techniques")(techniques.techniques)
 app.command("doctor")(doctor.doctor)
