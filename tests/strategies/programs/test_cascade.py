@@ -163,7 +163,7 @@ def test_it_keeps_the_laws(spec):
         "threshold=much",
         "threshold=0.1+0.2",
         "confidence=scores,scorer=logprob",
-    ],  # fmt: skip
+    ],
 )
 def test_options_that_cannot_work_are_refused(options):
     with pytest.raises(ConfigError):
