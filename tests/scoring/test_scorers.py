@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 
+from ramify import registry
 from ramify.backends.base import Capability, Node
-from ramify.errors import ScorerError
+from ramify.backends.scripted import ScriptedBackend
+from ramify.errors import ConfigError, ScorerError
 from ramify.randomness import BranchKey
-from ramify.scoring import MeanLogprob, Problem, ProcessReward, Reading, RuleCheck, ScoreBatch, Scorer
+from ramify.scoring import MeanLogprob, OutcomeReward, Problem, ProcessReward, Reading, RuleCheck, ScoreBatch, Scorer
 from ramify.scoring.scorers import checked_scores
 
 PROBLEM = Problem("p", "?", answer="12")
@@ -23,11 +25,42 @@ def score(scorer, nodes):
     return asyncio.run(checked_scores(scorer, nodes, PROBLEM, backend=None)).values
 
 
-def test_every_scorer_keeps_the_contract():
-    for scorer in (ProcessReward(), RuleCheck(), MeanLogprob()):
-        assert isinstance(scorer, Scorer)
-        assert hash(scorer) == hash(type(scorer)())
-        assert 0 <= scorer.cost(Reading(10, 9, 5, False)) <= scorer.cost(Reading(10, 10, 6, True))
+@pytest.mark.parametrize("entry", registry.techniques("scorer"), ids=lambda entry: entry.name)
+def test_every_scorer_keeps_the_contract(entry):
+    scorer = entry.factory()
+    assert isinstance(scorer, Scorer)
+    assert scorer == entry.factory()
+    assert hash(scorer) == hash(entry.factory())
+    low, high = scorer.range
+    assert low < high
+    assert scorer.needs <= set(Capability)
+    assert {str(need) for need in scorer.needs} <= {*entry.needs, "reward"}
+    shorter, longer = Reading(10, 9, 5, False), Reading(10, 10, 6, True)
+    assert 0 <= scorer.cost(shorter) <= scorer.cost(longer)
+    assert scorer.cost(longer) <= scorer.cost(Reading(11, 30, 30, True))
+
+
+def test_marks_are_reserved_for_every_token_and_for_the_last_step():
+    reading = Reading(10, 20, 7, True)
+    assert ProcessReward().cost(reading) == 17
+    assert ProcessReward(marks=1).cost(reading) == 17 + 8
+    with pytest.raises(ConfigError, match="marks=2"):
+        ProcessReward(marks=2)
+
+
+def test_an_outcome_reward_is_one_score_of_an_outcome_model():
+    backend = ScriptedBackend(lambda call: "", rewards={"orm": lambda text: len(text) / 10})
+    answers = [node("x" * length) for length in (2, 5)]
+
+    def rewards(scorer):
+        return list(asyncio.run(checked_scores(scorer, answers, PROBLEM, backend)).values)
+
+    assert rewards(OutcomeReward("orm")) == [0.2, 0.5]
+    assert rewards(OutcomeReward("orm", probability=True)) == [0.2, 0.5]  # in [0, 1] already
+    with pytest.raises(ScorerError, match="model=NAME"):
+        rewards(OutcomeReward())
+    with pytest.raises(ScorerError, match="no reward model"):
+        rewards(OutcomeReward("other"))
 
 
 def test_a_rule_gives_one_or_zero():
