@@ -170,6 +170,9 @@ def test_a_pool_is_drawn_and_replayed_offline_with_the_same_numbers(run: Run, mo
     [replayed] = json_lines(run("eval", "--replay", "pool/pool.jsonl", "--json").stdout)
     assert drawn == replayed
     assert {row["k"] for row in drawn["rows"]} == {1, 2, 3}
+    [more] = json_lines(run("eval", "--replay", "pool/pool.jsonl", "-s", "mbr", "--json").stdout)
+    assert [row for row in more["rows"] if row["method"] != "mbr"] == drawn["rows"]
+    assert {row["k"] for row in more["rows"] if row["method"] == "mbr"} == {1, 2, 3}
 
 
 def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from ramify.backends.local import LocalBackend
+    from ramify.backends.openai import OpenAIBackend
     from ramify.sampling import SamplingParams
+    from ramify.strategies import Prices
     from ramify.strategies.registry import Strategy
 
 
@@ -61,6 +64,19 @@ MinP = Annotated[float, typer.Option(help="Only tokens with this share of the li
 MaxTokens = Annotated[int | None, typer.Option(help="Tokens to draw at most; up to the context's end by default.")]
 Stop = Annotated[list[str] | None, typer.Option(help="String that ends an answer. Repeatable.")]
 Budget = Annotated[str, typer.Option(help="Cap for each problem: 2000 (tokens), 4k, 30s, or several with commas.")]
+
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(help="OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1; --model is its model's name."),
+]
+EndpointOptions = Annotated[
+    list[str] | None,
+    typer.Option("--endpoint", metavar="KEY=VALUE", help="What the server can do, e.g. api=completions. Repeatable."),
+]
+PriceFile = Annotated[
+    Path | None, typer.Option("--prices", help="JSON: model to dollars per million tokens, for budgets in dollars.")
+]
 
 
 def exit_code_of(error: RamifyError) -> ExitCode:
@@ -106,16 +122,29 @@ def engine_options(given: Iterable[str] | None) -> dict[str, Any]:
         ConfigError: a pair has no ``=``, names no option, or has a value of another type.
     """
     from ramify.config import EngineConfig
-    from ramify.registry import option_types, read_value
+    from ramify.registry import option_types
 
-    types = option_types(EngineConfig)
+    options = _pairs(given, option_types(EngineConfig), "--engine")
+    EngineConfig.from_options(options)
+    return options
+
+
+def _pairs(given: Iterable[str] | None, types: Mapping[str, Any], option: str) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs of a repeatable option, read as the types say.
+
+    Raises:
+        ConfigError: a pair has no ``=``, names nothing that there is, or has a value of another type.
+    """
+    from ramify.registry import read_value
+
     options: dict[str, Any] = {}
     for pair in given or ():
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--engine {pair!r} is no option: write KEY=VALUE, e.g. --engine max_num_seqs=64")
-        options[key] = read_value(value, types[key], key) if key in types else value
-    EngineConfig.from_options(options)
+            raise ConfigError(f"{option} {pair!r} is no option: write KEY=VALUE")
+        if key not in types:
+            raise ConfigError(f"{option} has no {key!r}: choose from {', '.join(sorted(types))}")
+        options[key] = read_value(value, types[key], key)
     return options
 
 
@@ -173,6 +202,64 @@ def models_for(*strategies: Strategy, others: Iterable[str] | None = None) -> di
 
     named = dict.fromkeys([*other_models(*strategies), *(others or ())])
     return {"reward_models": reward_models(*strategies), "models": tuple(named)}
+
+
+def open_backend(
+    model: str,
+    needed: Mapping[str, tuple[str, ...]],
+    options: Mapping[str, Any],
+    base_url: str | None = None,
+    endpoint: Iterable[str] | None = None,
+) -> LocalBackend | OpenAIBackend:
+    """The local engine, or with `base_url` the models behind a server; an async context manager.
+
+    Args:
+        needed: see `models_for`.
+        options: engine options; with a server only the seed is of use, and it is the strategies'.
+        endpoint: ``KEY=VALUE`` pairs, fields of `Endpoint`.
+
+    Raises:
+        ConfigError: options of the engine with a server, or of a server without one; a value that does not work.
+    """
+    if base_url is None:
+        from ramify.backends.local import LocalBackend
+
+        if endpoint:
+            raise ConfigError(f"--endpoint {', '.join(endpoint)} says what a server can do: give its --base-url too")
+        return LocalBackend.load(model, **needed, **options)
+    from ramify.backends.openai import OpenAIBackend
+    from ramify.backends.openai_client import Endpoint
+    from ramify.registry import option_types
+
+    given = sorted(set(options) - {"seed"})
+    if given:
+        raise ConfigError(f"--engine {', '.join(given)} is for the local engine: leave it out with --base-url")
+    settings: dict[str, Any] = {"base_url": base_url, "model": model, "models": needed["models"]}
+    return OpenAIBackend(Endpoint(**settings, **_pairs(endpoint, option_types(Endpoint), "--endpoint")))
+
+
+def prices_of(path: Path | None, model: str) -> Prices:
+    """The prices of a model, and of the others of its table; nothing costs anything without a table.
+
+    Raises:
+        ConfigError: it is no cost table, or does not have the model.
+    """
+    from ramify.strategies import Prices
+
+    if path is None:
+        return Prices()
+    from ramify.backends.openai import load_prices
+
+    table = load_prices(path)
+    if model not in table:
+        raise ConfigError(f"{path} has no prices of {model!r} (it has {', '.join(table) or 'none'})")
+    try:
+        others = {name: Prices(**cast(Any, prices)) for name, prices in table.items() if name != model}
+        return Prices(**cast(Any, table[model]), models=others)
+    except TypeError as error:
+        raise ConfigError(
+            f"{path} has a price of something else than prompt, prompt_cached, generated: {error}"
+        ) from error
 
 
 def write_file(path: Path, data: bytes) -> None:

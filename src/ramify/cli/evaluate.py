@@ -61,29 +61,29 @@ def evaluate(
     seed: common.Seed = 0,
     concurrency: Annotated[int, typer.Option(help="Problems at once.")] = 32,
     engine: common.EngineOptions = None,
+    base_url: common.BaseUrl = None,
+    endpoint: common.EndpointOptions = None,
     json: common.Json = False,
 ) -> None:
     """Measure strategies on a task: accuracy against total tokens. Runs go on where they stopped.
 
     Under budgets, strategies are compared at equal tokens: one whose spec leaves its size open (best-of-n) gets the
     largest that stays within the budget on a few other problems; one that fixes it (best-of-n:n=16) runs as it stands.
-    With --samples, a pool is drawn and replayed by every selector at every k; --replay does that offline. Exit code 1
-    if problems failed.
+    With --samples, a pool is drawn and replayed by every selector at every k; --replay does that offline; strategies
+    that choose among finished answers (-s rpc -s mbr) are replayed beside them. Exit code 1 if problems failed.
     """
     if replay is not None:
         from ramify.evals.pools import Pool
 
-        report_pool(Pool.load(replay), agg, seed, replay.parent, json)
+        report_pool(Pool.load(replay), agg, seed, replay.parent, json, strategy or ())
         return
     options = {"seed": seed, **common.engine_options(engine)}
     chosen, asked = load_task(task, problems, problem_seed, question, answer, skip_bad)
     if samples is not None:
-        if strategy:
-            raise ConfigError("--samples draws a pool and takes no --strategy: leave one of them out")
         models = [reward_model] if reward_model else []
         path = output_dir / "pool.jsonl"
         pool = asyncio.run(draw(chosen, asked, path, samples, model, models, seed, concurrency, options))
-        report_pool(pool, agg, seed, output_dir, json)
+        report_pool(pool, agg, seed, output_dir, json, strategy or ())
         return
     caps = [*(part for part in (budgets or "").split(",") if part.strip()), *(budget or [])]
     specs = strategy or (DEFAULT_METHODS if caps else DEFAULT_STRATEGIES)
@@ -104,6 +104,8 @@ def evaluate(
             options,
             pilots,
             other_model,
+            base_url,
+            endpoint,
         )
     )
     settings = {"task": chosen.name, "model": model, "seed": seed, "problems": len(asked), "fitted_on": told}
@@ -155,15 +157,15 @@ def load_task(
 async def run(
     methods: Sequence[Strategy | OpenSize], task: AnswerTask, problems: Sequence[Problem], path: Path, model: str,
     budgets: Sequence[str], seed: int, concurrency: int, options: dict[str, Any], pilots: Sequence[Problem] = (),
-    other_models: Sequence[str] | None = None,
+    other_models: Sequence[str] | None = None, base_url: str | None = None, endpoint: Sequence[str] | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Evaluate strategies on the local engine."""
-    from ramify.backends.local import LocalBackend
+    """Evaluate strategies on the local engine, or on a server."""
     from ramify.evals.runner import evaluate as evaluate_strategies
     from ramify.evals.sizing import OpenSize
 
     made = [method.strategy if isinstance(method, OpenSize) else method for method in methods]
-    async with LocalBackend.load(model, **common.models_for(*made, others=other_models), **options) as backend:
+    needed = common.models_for(*made, others=other_models)
+    async with common.open_backend(model, needed, options, base_url, endpoint) as backend:
         with common.progress_bar() as bar:
             line = bar.add_task("evaluating", total=None)
             return await evaluate_strategies(
@@ -237,8 +239,8 @@ def show(compared: Comparison, title: str) -> None:
             )
 
 
-def report_pool(pool: Pool, agg: str, seed: int, folder: Path, json: bool) -> None:
-    """The same for a pool: every selector at k = 1, 2, 4, ... up to the pool's size."""
+def report_pool(pool: Pool, agg: str, seed: int, folder: Path, json: bool, specs: Sequence[str] = ()) -> None:
+    """The same for a pool: every selector, and strategies by spec, at k = 1, 2, 4, ... up to the pool's size."""
     from typing import cast
 
     from ramify.evals.plots import points
@@ -251,7 +253,7 @@ def report_pool(pool: Pool, agg: str, seed: int, folder: Path, json: bool) -> No
     if pool.n == 0:
         raise ConfigError("the pool holds no sample")
     ks = sorted({2**i for i in range(pool.n.bit_length())} | {pool.n})
-    rows = replay(pool, ks, agg=cast(Aggregation, agg), seed=seed)
+    rows = replay(pool, ks, agg=cast(Aggregation, agg), seed=seed, specs=specs)
     title = f"{pool.header['task']}, {len(pool.samples)} problems, {pool.header['model']}, {pool.n} samples each"
     data = {"title": title, "rows": to_json(rows)}
     save_json(data, folder / "report.json")

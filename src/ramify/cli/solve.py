@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ramify.cli import common
 
 if TYPE_CHECKING:
+    from ramify.backends.local import LocalBackend
+    from ramify.backends.openai import OpenAIBackend
     from ramify.scoring.problem import Problem
     from ramify.strategies.kernel.budget import Budget
     from ramify.strategies.kernel.result import Result
@@ -33,6 +35,9 @@ def solve(
     trace: Annotated[Path | None, typer.Option(help="Write the search to this JSONL file as it goes.")] = None,
     tree: Annotated[bool, typer.Option(help="Show the search tree.")] = True,
     engine: common.EngineOptions = None,
+    base_url: common.BaseUrl = None,
+    endpoint: common.EndpointOptions = None,
+    prices: common.PriceFile = None,
     json: common.Json = False,
 ) -> None:
     """Answer a problem by a method; shows the answer, the search tree and the ledger. --json: one object a problem."""
@@ -41,10 +46,14 @@ def solve(
 
     questions = common.read_text(problem, file, "a problem")
     method = common.strategy(strategy, reward_model)
-    limit = Budget.parse(budget)
+    limit = Budget.parse(budget, common.prices_of(prices, model))
     options = {"seed": seed, **common.engine_options(engine)}
     problems = [Problem(str(number), question) for number, question in enumerate(questions, start=1)]
-    results = asyncio.run(run(problems, method, limit, model, seed, options, trace, other_model))
+
+    def opened() -> LocalBackend | OpenAIBackend:
+        return common.open_backend(model, common.models_for(method, others=other_model), options, base_url, endpoint)
+
+    results = asyncio.run(run(problems, method, limit, seed, opened, trace))
     for asked, result in zip(problems, results, strict=True):
         if json:
             common.print_json(result.to_dict())
@@ -56,14 +65,11 @@ async def run(
     problems: list[Problem],
     method: Strategy,
     budget: Budget,
-    model: str,
     seed: int,
-    options: dict[str, Any],
+    opened: Callable[[], LocalBackend | OpenAIBackend],
     trace: Path | None,
-    other_models: Sequence[str] | None = None,
 ) -> list[Result]:
     """Solve all problems in one batch; each writes its events as they come."""
-    from ramify.backends.local import LocalBackend
     from ramify.strategies import solve_many
     from ramify.strategies.kernel.trace_file import TraceWriter
 
@@ -73,7 +79,7 @@ async def run(
             for place, problem in enumerate(problems, start=1)
             if trace is not None
         }
-        async with LocalBackend.load(model, **common.models_for(method, others=other_models), **options) as backend:
+        async with opened() as backend:
             with common.progress_bar() as bar:
                 task = bar.add_task(method.name, total=len(problems))
                 results = await solve_many(
