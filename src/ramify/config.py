@@ -23,9 +23,10 @@ class EngineConfig:
         max_num_seqs: sequences that run in one step at most.
         max_num_batched_tokens: rows of one step at most: running decodes first, prompt chunks fill the rest.
         block_size: tokens of one KV block.
-        num_kv_blocks: size of the KV pool; None sizes it from free memory and never beyond what the limits can use.
-        gpu_memory_utilization: share of the free memory that the KV pool may take; None means 0.9 on CUDA and 0.5
-            on a CPU, where other programs live too.
+        num_kv_blocks: size of the KV pool, and of each one where several models are loaded together; None sizes it
+            from free memory and never beyond what the limits can use.
+        gpu_memory_utilization: share of the free memory that the KV pools of models loaded together may take; None
+            means 0.9 on CUDA and 0.5 on a CPU, where other programs live too.
         enable_prefix_caching: reuse the KV of known prefixes.
         scheduling_policy: a registered one: "fcfs", or "priority" (lower `priority` first).
         seed: of the engine: requests without a seed of their own draw from it.
