@@ -52,20 +52,25 @@ class Form:
     marks: bool = False
 
 
+@cache
+def reference(name: str, folder: Path) -> Any:
+    """A checkpoint as a class of transformers loads it."""
+    loaded = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return loaded.eval()
+
+
 def hidden_states(folder: Path, ids: list[int]) -> torch.Tensor:
     """Behind the last norm, [T, hidden]."""
-    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
-        return model(torch.tensor([ids])).last_hidden_state[0]
+        return reference("AutoModel", folder)(torch.tensor([ids])).last_hidden_state[0]
 
 
 def of_class(name: str) -> Callable[[Path, list[int]], torch.Tensor]:
     """The logits of a class of transformers, [T, columns]."""
 
     def logits(folder: Path, ids: list[int]) -> torch.Tensor:
-        model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
         with torch.no_grad():
-            return model.eval()(torch.tensor([ids])).logits[0]
+            return reference(name, folder)(torch.tensor([ids])).logits[0]
 
     return logits
 
