@@ -8,6 +8,7 @@ import pytest
 from ramify.backends.toy import ToyBackend
 from ramify.errors import ConfigError
 from ramify.evals.advice import (
+    groups_of,
     measure_live,
     measure_pool,
     outcomes_of,
@@ -47,15 +48,16 @@ async def pool(tmp_path: Path) -> Pool:
 
 
 def test_parts_share_no_content() -> None:
-    task = get_task("countdown")
-    parts = parts_of(task, [], 20, 30)
-    assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [20, 20, 30]
+    generated = parts_of(get_task("countdown"), [], 30, 20)
     asked = [Problem(f"q{i}", f"question {i % 9}", "1", "file") for i in range(18)]
-    parts = parts_of(ToyTask(), asked, 0, 0)
-    prompts = [{p.prompt for p in part} for part in (parts.train, parts.validation, parts.test)]
-    assert sum(map(len, prompts)) == len(set.union(*prompts)) == 9
+    for parts in (generated, parts_of(ToyTask(), asked, 0, 0)):
+        groups = [set(groups_of(part)) for part in (parts.train, parts.validation, parts.test)]
+        assert sum(map(len, groups)) == len(set.union(*groups))
+        assert abs(len(parts.train) - len(parts.validation)) <= 2
+    assert len(generated.train) + len(generated.validation) == 60
+    assert all("/validation/" in p.id for p in generated.train)  # no model was trained on it
     with pytest.raises(ConfigError, match="at least 6"):
-        parts_of(ToyTask(), asked[:5], 0, 0)
+        parts_of(ToyTask(), asked[:2], 0, 0)
 
 
 def test_a_replayed_method_has_the_pool_s_accuracies_and_tokens(pool: Pool) -> None:
@@ -141,4 +143,5 @@ def test_difficulty_is_the_agreement_of_the_first_samples_and_every_option_keeps
 def test_a_reward_model_s_score_is_a_verdict(pool: Pool) -> None:
     made = verified_of(pool, "toy-prm")
     assert made[0].verdicts.shape == (8, 1)
+    assert made[0].once == pool.samples[PROBLEMS[0].id][0].prompt_tokens
     assert made[0].correct == tuple(s.correct for s in pool.samples[PROBLEMS[0].id])

@@ -75,6 +75,9 @@ def test_the_cost_counts_every_verdict() -> None:
     made = problem(np.zeros((6, 4)))
     assert tokens_of(made, 5, 0) == 150
     assert tokens_of(made, 5, 3) == 5 * (30 + 3 * 10)
+    kept = Verified(ANSWERS, CORRECT, made.verdicts, 30.0, 10.0, once=50.0)
+    assert tokens_of(kept, 5, 0) == 150
+    assert tokens_of(kept, 5, 3) == 5 * (30 + 3 * 10) + 50
 
 
 def test_the_growth_of_the_best_splits_is_their_power_law() -> None:

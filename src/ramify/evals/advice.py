@@ -48,7 +48,9 @@ class Parts:
 
 
 def parts_of(task: AnswerTask, problems: Sequence[Problem], train: int, test: int, seed: int = 0) -> Parts:
-    """The parts of a task: its own splits if it is generated, else a third of its problems each.
+    """The parts of a task: two of its validation split and one of its test split, else a third of its problems each.
+
+    The training split of a generated task is left alone: models were trained on it, and its mix is another one.
 
     Args:
         task: the task.
@@ -61,15 +63,22 @@ def parts_of(task: AnswerTask, problems: Sequence[Problem], train: int, test: in
         ConfigError: there are too few.
     """
     if isinstance(task, Task):
-        return Parts(
-            task.problems(train, seed, "train"),
-            task.problems(train, seed, "validation"),
-            task.problems(test, seed, "test"),
-        )
-    places = {content: place % 3 for place, content in enumerate(dict.fromkeys(content_of(p) for p in problems))}
-    if len(places) < 6:
-        raise ConfigError(f"{len(places)} different problems cannot be fitted and judged on: give at least 6")
-    return Parts(*([p for p in problems if places[content_of(p)] == part] for part in range(3)))
+        halves = _alternating(task.problems(2 * train, seed, "validation"), 2)
+        return Parts(halves[0], halves[1], task.problems(test, seed, "test"))
+    thirds = _alternating(problems, 3)
+    if not all(thirds):
+        raise ConfigError(f"{len(problems)} problems cannot be fitted and judged on: give at least 6 different ones")
+    return Parts(*thirds)
+
+
+def _alternating(problems: Sequence[Problem], parts: int) -> list[list[Problem]]:
+    """Problems dealt out to parts by their content, so that equal ones stay together; the parts are about equal."""
+    found: list[list[Problem]] = [[] for _ in range(parts)]
+    places: dict[Hashable, int] = {}
+    for problem in problems:
+        fewest = min(range(parts), key=lambda part: len(found[part]))
+        found[places.setdefault(content_of(problem), fewest)].append(problem)
+    return found
 
 
 def groups_of(problems: Sequence[Problem]) -> list[Hashable]:
@@ -208,6 +217,7 @@ def verified_of(pool: Pool, reward_model: str, agg: Aggregation = "last") -> lis
             verdicts=np.array([[max(0.0, sample_score(sample, reward_model, agg))] for sample in samples]),
             solution_tokens=float(np.mean([sample.generated for sample in samples])),
             verification_tokens=float(np.mean([sample.verifier[reward_model] for sample in samples])),
+            once=float(samples[0].prompt_tokens),
         )
         for samples in pool.samples.values()
     ]

@@ -3,7 +3,7 @@
 Singhi et al., "When To Solve, When To Verify: Compute-Optimal Problem Solving and Generative Verification for LLM
 Reasoning", arXiv:2504.01005. With no verification the samples vote; with V of them each sample's score is the mean of V
 verdicts, and its answer's votes are weighted by that (or the best score wins). S samples and V verdicts a sample cost
-S * (solution + V * verification) tokens.
+S * (solution + V * verification) tokens, and what a verifier reads once.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Verified:
         verdicts: [samples, verifications] each in [0, 1]: what a verifier said, in the order in which it was asked.
         solution_tokens: mean tokens of a sample.
         verification_tokens: mean tokens of a verdict.
+        once: tokens that verifying costs once, however often it is done: a prompt that a reward model keeps.
 
     Raises:
         ConfigError: the lengths differ, a verdict is out of [0, 1] or nothing is there.
@@ -45,6 +46,7 @@ class Verified:
     verdicts: FloatArray
     solution_tokens: float
     verification_tokens: float
+    once: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.answers or not len(self.answers) == len(self.correct) == len(self.verdicts):
@@ -109,7 +111,8 @@ def accuracy_of(
 
 def tokens_of(problem: Verified, samples: int, verifications: int) -> float:
     """What that costs."""
-    return samples * (problem.solution_tokens + verifications * problem.verification_tokens)
+    each = problem.solution_tokens + verifications * problem.verification_tokens
+    return samples * each + (problem.once if verifications else 0.0)
 
 
 def grid(
