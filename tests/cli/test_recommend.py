@@ -17,6 +17,12 @@ def quiz(tmp_path: Path) -> str:
     return "quiz.jsonl"
 
 
+def test_it_explains_itself(run: Run) -> None:
+    shown = run("recommend", "--help")
+    assert shown.exit_code == 0
+    assert "--osca" in shown.stdout
+
+
 def test_methods_get_a_curve_each_and_a_budget_gets_one_that_is_judged_on_other_problems(
     run: Run, model: str, quiz: str, tmp_path: Path
 ) -> None:
