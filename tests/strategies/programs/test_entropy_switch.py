@@ -24,7 +24,7 @@ from tests.strategies.programs.pairs import (
     run_pair,
 )
 
-RUNS = 300
+RUNS = 200
 
 
 def switched(spec, runs=RUNS, **options):
@@ -61,9 +61,8 @@ def test_who_draws_follows_from_the_entropies_before(threshold, stride, window, 
     assert_law(switched(spec, kind=kind), law)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_threshold_without_end_leaves_the_small_models_law_and_costs_nothing_of_the_large_one(stride):
-    results = switched(f"threshold=inf,stride={stride}")
+def test_a_threshold_without_end_leaves_the_small_models_law_and_costs_nothing_of_the_large_one():
+    results = switched("threshold=inf,stride=2")
     assert_law(results, SMALL.law(TEMPERATURE))
     assert all(result.best.model == "small" and result.ledger.discarded == 0 for result in results)
 

@@ -11,7 +11,7 @@ from ramify.strategies.testing import check_strategy
 from tests.strategies.laws import assert_law
 from tests.strategies.programs.pairs import LARGE, SMALL, TEMPERATURE, OtherPrompt, answers, chances, grown, run_pair
 
-RUNS = 300
+RUNS = 200
 
 
 def nudged(spec, runs=RUNS, **options):
@@ -51,9 +51,8 @@ def test_a_threshold_of_zero_leaves_the_large_models_law():
     assert all(result.best.model is None and result.ledger.discarded == 0 for result in results)
 
 
-@pytest.mark.parametrize("stride", [1, 3])
-def test_a_threshold_above_one_leaves_the_small_models_law(stride):
-    results = nudged(f"threshold=2,stride={stride}")
+def test_a_threshold_above_one_leaves_the_small_models_law():
+    results = nudged("threshold=2,stride=2")
     assert_law(results, SMALL.law(TEMPERATURE))
     assert all(result.best.model == "small" for result in results)
 

@@ -16,7 +16,7 @@ from ramify.strategies.testing import check_strategy
 from tests.strategies.laws import assert_law
 from tests.strategies.programs.pairs import LARGE, SMALL, TEMPERATURE, OtherPrompt, answers, chances, grown, run_pair
 
-RUNS = 300
+RUNS = 200
 SHORT = SamplingParams(temperature=0.8, max_tokens=2)
 
 
