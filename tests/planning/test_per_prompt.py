@@ -88,7 +88,10 @@ async def test_live_and_replayed_allocations_are_the_same(tmp_path: Path) -> Non
     for rule, checked in [(Agreement(), False), (Checked(), True)]:
         stored = Stored(
             [
-                [Draw(s.key, s.correct if checked else None, s.generated) for s in pool.samples[problem.id]]
+                [
+                    Draw(s.key, s.correct if checked else None, s.generated, s.logprob or 0.0)
+                    for s in pool.samples[problem.id]
+                ]
                 for problem in PROBLEMS
             ]
         )
@@ -96,7 +99,7 @@ async def test_live_and_replayed_allocations_are_the_same(tmp_path: Path) -> Non
         for batch_size in (None, 2):
             backend = make_backend(batch_size)
             check = task.correct if checked else None
-            async with Live(backend, PROBLEMS, PARAMS, KeyedBy(task.answer), check) as live:
+            async with Live(backend, PROBLEMS, PARAMS.with_(logprobs=0), KeyedBy(task.answer), check) as live:
                 found = await spend(live, rule, 120, wave=4)
             assert found.tokens == replayed.tokens == backend.usage.generated
             assert found.samples == replayed.samples
@@ -153,6 +156,7 @@ def test_a_fitted_prior_is_near_the_one_that_made_the_problems() -> None:
 def test_the_answer_is_the_one_that_passed_or_else_the_most_frequent() -> None:
     assert Progress(draws("abb-")).answer == "b"
     assert Progress(draws("bbbc", "c")).answer == "c"
+    assert Progress([Draw("a", None, 9, -2.0), Draw("b", None, 9, -1.0)]).answer == "b"  # ties go to the likelier
     assert Progress(draws("--")).best is None
     assert Progress().counts() == (0, 0)
     assert Progress(draws("aab-c")).counts() == (2, 1)

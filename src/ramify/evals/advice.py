@@ -198,7 +198,7 @@ def stored(pool: Pool, checked: bool, order: int = 0) -> Stored:
     """
     found = []
     for name, samples in pool.samples.items():
-        draws = [Draw(s.key, s.correct if checked else None, s.generated) for s in samples]
+        draws = [Draw(s.key, s.correct if checked else None, s.generated, s.logprob or 0.0) for s in samples]
         found.append([draws[place] for place in _order(name, order, len(draws))])
     return Stored(found)
 

@@ -56,11 +56,11 @@ class Progress:
 
     @property
     def best(self) -> Draw | None:
-        """The sample to answer with: one that passed the check, else the first of the leading answer."""
+        """The sample to answer with: one that passed the check, else the likeliest of the leading answer."""
         passed = [draw for draw in self.draws if draw.solved]
         if passed:
             return passed[0]
-        winner = vote([draw.answer for draw in self.draws])
+        winner = vote([draw.answer for draw in self.draws], merits=[draw.merit for draw in self.draws])
         return None if winner is None else self.draws[winner]
 
     @property

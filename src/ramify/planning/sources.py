@@ -13,6 +13,7 @@ from ramify.errors import ConfigError
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
 from ramify.scoring.equivalence import Equivalence
+from ramify.scoring.logprob import mean_logprob
 from ramify.scoring.problem import Problem
 
 
@@ -24,12 +25,14 @@ class Draw:
         answer: its key; None if none can be read.
         solved: whether a check accepts it; None where nothing can be checked.
         tokens: what it cost.
+        merit: breaks ties between answers as in self-consistency: the sample's mean log-probability where known.
         text: what was drawn; empty for a stored sample.
     """
 
     answer: Hashable | None
     solved: bool | None
     tokens: int
+    merit: float = 0.0
     text: str = ""
 
     def within(self, limit: int) -> Draw:
@@ -87,7 +90,7 @@ class Live:
     Args:
         backend: draws; those of one call run in one batch.
         problems: their ids must differ.
-        params: how to draw; its `max_tokens` still holds.
+        params: how to draw; its `max_tokens` still holds. With `logprobs` (0 is enough) likelier answers win ties.
         equivalence: reads answers.
         check: whether a text solves a problem, where that can be checked.
         seed: of the draws.
@@ -145,7 +148,8 @@ class Live:
             [node] = [node async for node in arriving]
         self._backend.release([node])
         if node.finish_reason != "stop" and node.num_tokens >= limit:
-            return Draw(None, None if self._check is None else False, node.num_tokens, node.text)
+            return Draw(None, None if self._check is None else False, node.num_tokens, text=node.text)
         whole = node.text if node.finish_reason == "stop" else node.text.rpartition("\n")[0]
         solved = None if self._check is None else self._check(whole, problem)
-        return Draw(self._equivalence.key(whole, problem), solved, node.num_tokens, node.text)
+        merit = mean_logprob(node) if node.token_logprobs is not None else 0.0
+        return Draw(self._equivalence.key(whole, problem), solved, node.num_tokens, merit, node.text)
