@@ -32,7 +32,7 @@ from ramify.evals.sizing import PILOTS
 from ramify.scoring.problem import Problem
 from ramify.strategies import Budget
 
-MODEL, REWARD_MODEL = "nano", "nano-prm"
+MODEL, REWARD_MODEL, DRAFTER = "nano", "nano-prm", "nano-drafter"
 BASELINES = (GREEDY, "self-consistency", "best-of-n")
 COMPARED = ("best-of-n", "self-consistency")
 """The baselines that every method's differences are taken from."""
@@ -47,6 +47,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "dvts": ("dvts", "dvts:m=2"),
     "weighted-vote": ("weighted-vote", "weighted-vote:scorer=prm"),
     "self-calibration": ("self-calibration", "self-calibration:scorer=prm"),
+    "token-mcts": ("token-mcts:simulations=4,k=3,value=step",),
     "stochastic-beam": ("stochastic-beam:scorer=prm",),
     "certaindex": ("certaindex:until=line",),
     "trimr": ("trimr:until=line",),
@@ -62,10 +63,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 SKIPPED: dict[str, str] = {
     "lambada": "it proves statements from given facts and rules, which the bundled models cannot read",
+    **dict.fromkeys(
+        ("self-refine", "iad", "feedback-edit", "annealing", "mind-evolution", "archon", "moa"),
+        "it asks for criticism, revision or ranking, which the bundled models never learnt",
+    ),
     "smc-steering": "it steers under a constraint, and the task has none; its page has a measured example",
 }
 """Methods that cannot run on the bundled models, and why."""
 
+LONGEST_NAME = 48
 DEFAULTS = {"task": "countdown", "problems": 60, "budgets": "150,400,1000", "seed": 0}
 PAGES = Path("docs/techniques/curves")
 HEADER = "<!-- Written by benchmarks/methods.py from measured results: run it again instead of editing. -->"
@@ -214,13 +220,24 @@ def write_overview(outcome: Outcome, base: Evaluation, settings: Settings) -> No
         lines.append(f"| `{label(run.method)}` | {' | '.join(shown)} | {difference_cell} |")
     lines += ["", f"![Difference to {COMPARED[0]} at {top} tokens a problem](curves/overview.svg)", ""]
     chance = "about one in twenty of the intervals leaves out a true difference by chance"
-    lines += [f"With {len(entries)} comparisons, {chance}.", ""]
+    lines += [
+        f"With {len(entries)} comparisons, {chance}. A method whose smallest size takes more than a budget is cut "
+        "by it, as its page says, and may have come to no answer by then.",
+        "",
+    ]
     lines += [f"- `{name}` is not measured: {why}" for name, why in sorted(outcome.missing.items())]
     (settings.pages / "overview.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    ranked = [(label(run.method), gain) for run, _, gain in entries if gain is not None and not math.isnan(gain.low)]
+    ranked = [
+        (shorten(label(run.method)), gain) for run, _, gain in entries if gain is not None and not math.isnan(gain.low)
+    ]
     ranked.sort(key=lambda entry: -entry[1].mean)
     axis = f"points above or below {COMPARED[0]} at {tokens_text(top)} tokens a problem, with 95% interval"
     plot_ranking(ranked, [settings.pages / "overview.svg"], mark=0.0, label=axis)
+
+
+def shorten(name: str) -> str:
+    """A name that leaves room for a plot."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
 
 
 def strategy_names(only: str | None) -> list[str]:
@@ -260,7 +277,9 @@ def command(options: argparse.Namespace) -> str:
 async def run(options: argparse.Namespace) -> Outcome:
     """Measure and write."""
     names, settings = strategy_names(options.only), read_settings(options)
-    async with LocalBackend.load(MODEL, reward_models=(REWARD_MODEL,), num_threads=1, seed=options.seed) as backend:
+    async with LocalBackend.load(
+        MODEL, reward_models=(REWARD_MODEL,), models=(DRAFTER,), num_threads=1, seed=options.seed
+    ) as backend:
         outcome = await measure_all(names, settings, backend)
         if options.only is None:
             write_overview(outcome, await measure(BASELINES, settings, backend), settings)

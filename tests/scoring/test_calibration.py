@@ -161,3 +161,9 @@ async def test_a_map_is_fitted_to_a_stored_pool(tmp_path):
     correct = [sample.correct for sample in samples]
     fitted = CalibrationMap.fit(scores, correct)
     assert reliability(fitted(scores), correct).brier <= reliability(np.clip(scores, 0, 1), correct).brier
+
+
+def test_a_calibrated_confidence_still_gets_the_details_that_it_reads():
+    from ramify.scoring.confidence import DeepConf
+
+    assert CalibratedScorer(DeepConf(), CalibrationMap((0.0, 20.0), (0.0, 1.0))).logprobs == DeepConf().logprobs > 0

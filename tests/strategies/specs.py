@@ -81,6 +81,10 @@ SPECS = [
     "archon:layers=generator:3/fuser:2/fuser,fuser_prompt={answers},item={answer}",
     "archon",
     "moa:layers=2,prompt={answers},item={answer}",
+    "spec-reason:small=small",
+    "entropy-switch:small=small",
+    "nudging:small=small",
+    "cascade:cheaper=small",
 ]
 
 STRATEGIES: dict[str, Strategy] = {spec: parse_strategy(spec) for spec in SPECS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -143,7 +144,9 @@ def _pairs(given: Iterable[str] | None, types: Mapping[str, Any], option: str) -
         if not equals:
             raise ConfigError(f"{option} {pair!r} is no option: write KEY=VALUE")
         if key not in types:
-            raise ConfigError(f"{option} has no {key!r}: choose from {', '.join(sorted(types))}")
+            near = difflib.get_close_matches(key, types, 1)
+            advice = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(types))}"
+            raise ConfigError(f"{option} has no {key!r}: {advice}")
         options[key] = read_value(value, types[key], key)
     return options
 

@@ -169,6 +169,11 @@ class CalibratedScorer:
         return self.scorer.needs
 
     @property
+    def logprobs(self) -> int:
+        """Most likely tokens that the scorer underneath reads at each place."""
+        return int(getattr(self.scorer, "logprobs", 0))
+
+    @property
     def range(self) -> tuple[float, float]:
         """Lowest and highest probability of the map."""
         return (self.map.probabilities[0], self.map.probabilities[-1])
