@@ -231,12 +231,13 @@ def write_overview(outcome: Outcome, base: Evaluation, settings: Settings) -> No
         (shorten(label(run.method)), gain) for run, _, gain in entries if gain is not None and not math.isnan(gain.low)
     ]
     ranked.sort(key=lambda entry: -entry[1].mean)
-    axis = f"points above or below {COMPARED[0]} at {tokens_text(top)} tokens a problem, with 95% interval"
+    axis = f"points against {COMPARED[0]} at {tokens_text(top)} tokens, 95% interval"
     plot_ranking(ranked, [settings.pages / "overview.svg"], mark=0.0, label=axis)
 
 
 def shorten(name: str) -> str:
     """A name that leaves room for a plot."""
+    name = ",".join(part for part in name.split(",") if "think=" not in part or "max_think" in part)
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
 
 
