@@ -205,10 +205,8 @@ class Client:
                 told = self._read_usage(chunk, meter, told)
                 for choice in chunk.choices:
                     answer = answers[waiting[choice.index]]
-                    if not answer.done:
-                        _take(answer, choice, ask)
-                        if answer.done:
-                            ready.append(waiting[choice.index])
+                    if not answer.done and _take(answer, choice, ask):
+                        ready.append(waiting[choice.index])
                 if len(ready) == len(waiting) and any(answers[index].step_end for index in ready):
                     break
         for index in ready:
@@ -278,8 +276,8 @@ async def _translated(endpoint: Endpoint, call: Any) -> Any:
         raise RequestError(f"{endpoint.base_url} refuses the request ({error.status_code}): {error.message}") from error
 
 
-def _take(answer: Answer, choice: Any, ask: Ask) -> None:
-    """Add a piece of an answer, and see whether it ends with it."""
+def _take(answer: Answer, choice: Any, ask: Ask) -> bool:
+    """Add a piece of an answer; returns whether it ends with it."""
     delta = getattr(choice, "delta", None)
     piece = (choice.text if delta is None else delta.content) or ""
     details = _details(choice)
@@ -291,12 +289,13 @@ def _take(answer: Answer, choice: Any, ask: Ask) -> None:
     if ask.stops_here:
         _match(answer, ask, before)
     if answer.step_end or answer.finish_reason is not None:
-        return
+        return True
     if ask.step_end.max_tokens is not None and choice.finish_reason == "length":
         counted = len(answer.details) or answer.num_chunks
         answer.step_end = counted >= ask.step_end.max_tokens and counted < _limit(ask.params)
     if not answer.step_end and choice.finish_reason is not None:
         answer.finish_reason = "length" if choice.finish_reason == "length" else "stop"
+    return answer.done
 
 
 def _match(answer: Answer, ask: Ask, before: str) -> None:

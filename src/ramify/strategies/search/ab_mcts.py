@@ -94,7 +94,9 @@ class AdaptiveBranching(Method):
             ConfigError: a temperature is no number of 0 or more.
         """
         try:
-            settings = [{"temperature": float(part)} for part in self.temperatures.split("+") if part.strip()]
+            settings: list[dict[str, Any]] = [
+                {"temperature": float(part)} for part in self.temperatures.split("+") if part.strip()
+            ]
             for setting in settings:
                 self.sampling.with_(**setting)
         except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.search.lambada_prover import Verdict
@@ -56,7 +56,7 @@ class AskedReasoner:
         given = {"fact": FACT_PROMPT, "rules": RULES_PROMPT, "subgoals": SUBGOALS_PROMPT, "sign": SIGN_PROMPT}
         self._prompts = given | (prompts or {})
         self._context = context
-        self._sampling = {"max_tokens": max_tokens, "temperature": temperature}
+        self._sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
         self.malformed = 0
 
     async def check_fact(self, goal: str, facts: Sequence[str]) -> Verdict:
