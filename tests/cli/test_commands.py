@@ -24,7 +24,7 @@ def test_the_version_is_printed(run: Run) -> None:
 
 
 def test_every_command_explains_itself(run: Run) -> None:
-    for command in ("generate", "chat", "solve", "trace", "eval", "batch", "techniques", "doctor", "demo"):
+    for command in ("generate", "chat", "solve", "trace", "eval", "recommend", "batch", "techniques", "doctor", "demo"):
         result = run(command, "--help")
         assert result.exit_code == 0
         assert "--json" in result.stdout

@@ -90,7 +90,8 @@ class Endpoint(ToyBackend):
 
 @pytest.mark.parametrize("spec", STRATEGIES)
 def test_what_a_method_needs_is_said_before_the_first_token(spec):
-    backend = Endpoint(ToyModel.random(0), max_model_len=24)
+    model = ToyModel.random(0)
+    backend = Endpoint(model, max_model_len=24, models={"small": model})
     run = solve(STRATEGIES[spec], Problem("p", "xy"), backend, equivalence=BY_TEXT)
     try:
         result = asyncio.run(run)
