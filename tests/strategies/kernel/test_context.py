@@ -11,7 +11,7 @@ import pytest
 from ramify.backends.base import Capability
 from ramify.backends.toy import ToyBackend, ToyModel
 from ramify.errors import BudgetExhausted, ConfigError, RequestError
-from ramify.scoring import Problem, ScoreBatch
+from ramify.scoring import Problem, ProcessReward, ScoreBatch
 from ramify.strategies import BestOfN, Budget, Context, Method, Prices, Trace, describe, parse_strategy, solve
 from ramify.strategies.kernel.trace import Forced, Noted, Probed
 from ramify.strategies.steps import tokens
@@ -166,7 +166,8 @@ def test_what_was_not_drawn_shows_as_saved_at_the_mean_length_of_the_finished():
 
     result = run(body, toy_backend(1))
     mean = np.mean([candidate.node.num_tokens for candidate in result.candidates])
-    assert result.ledger.saved == round(14 * mean)
+    drawn_in_vain = result.ledger.generated - 2 * mean
+    assert result.ledger.saved == round(14 * mean - drawn_in_vain)
     assert result.ledger.shared == 0
 
 
@@ -271,3 +272,39 @@ def test_scoring_is_reserved_at_the_price_that_it_may_have(prices):
         strategy = BestOfN(n=6, scorer=ProbingScorer())
         result = run(None, backend, strategy, budget=Budget(dollars=dollars, prices=prices))
         assert result.ledger.cost <= dollars
+
+
+def test_a_scorer_reads_the_prompt_of_each_tree_once_and_all_of_it_is_reserved():
+    async def body(context):
+        scorer = ProcessReward()
+        own = await context.extend([await context.root()], 2, scored_by=scorer)
+        other = await context.extend([await context.root("small")], 2, scored_by=scorer)
+        asked = await context.ask("a longer prompt")
+        scores = await context.score([*own, *other, asked], scorer)
+        assert len(scores) == 5
+        tokens = sum(node.num_tokens for node in (*own, *other, asked))
+        assert context.ledger().verifier == tokens + 2 + 2 + len("a longer prompt")
+        return context.result(own, best=0)
+
+    for limit in (None, 400, 60):
+        backend = ToyBackend(
+            ToyModel.random(0), {"nano-prm": lambda tokens: 0.5}, max_model_len=24, models={"small": ToyModel.random(1)}
+        )
+        result = run(body, backend, budget=Budget(tokens=limit))
+        check_result(result, backend)
+
+
+def test_each_run_is_heard_of_by_its_own_listener_alone():
+    async def both():
+        heard = {"p": [], "q": []}
+        backend = toy_backend(1)
+        strategy = parse_strategy("beam:n=4,m=2")
+        runs = [
+            solve(strategy, Problem(name, "xy"), backend, equivalence=BY_TEXT, listener=heard[name].append)
+            for name in heard
+        ]
+        return heard, await asyncio.gather(*runs)
+
+    heard, results = asyncio.run(both())
+    for events, result in zip(heard.values(), results, strict=True):
+        assert events == result.trace.events

@@ -293,7 +293,10 @@ class Context:
 
         A root stays to the end, for it stands for the whole tree.
         """
-        self._branches.release([node for node in nodes if node.parent is not None])
+        nodes = [node for node in nodes if node.parent is not None]
+        for node in nodes:
+            self._book.forget(node)
+        self._branches.release(nodes)
 
     def uniforms(self, *path: str | int, n: int = 1) -> FloatArray:
         """`n` numbers in (0, 1) that depend on the seed, the problem and `path` alone."""

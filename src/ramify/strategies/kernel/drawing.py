@@ -46,6 +46,7 @@ class Drawing:
         self._budget = budget
         self._reserve = reserve
         self._launches: set[Launch] = set()
+        self._num_handed_out = 0
         self._started_s = time.monotonic()
 
     def meter(self, purse: str, model: str | None = None) -> Usage:
@@ -61,6 +62,7 @@ class Drawing:
                 yield launch
             finally:
                 self._launches.discard(launch)
+                self._num_handed_out += launch.delivered_tokens
                 if not launch.short:
                     self.given_up += [wish.parent.num_tokens for wish in wishes[launch.delivered :]]
         self.exhausted |= launch.short
@@ -127,4 +129,6 @@ class Drawing:
         if not lengths:
             return 0
         length = sum(lengths) / len(lengths)
-        return round(self.num_skipped * length + sum(max(0.0, length - had) for had in self.given_up))
+        cancelled = sum(meter.generated for meter in self.meters.values()) - self._num_handed_out
+        spared = self.num_skipped * length + sum(max(0.0, length - had) for had in self.given_up)
+        return max(0, round(spared) - cancelled)

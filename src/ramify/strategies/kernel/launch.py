@@ -102,6 +102,8 @@ class Launch:
         """Whether the budget refused a branch or cut one off."""
         self.delivered = 0
         """Nodes handed out."""
+        self.delivered_tokens = 0
+        """Tokens that those drew."""
         self._purse = purse
         self._prices = prices
         self._backend = backend
@@ -124,7 +126,7 @@ class Launch:
             outcome = await future
             if outcome is None:
                 return
-            self.delivered += 1
+            self._deliver(outcome)
             yield outcome
 
     async def as_finished(self) -> AsyncIterator[Outcome]:
@@ -132,8 +134,12 @@ class Launch:
         for earliest in asyncio.as_completed(self._futures):
             outcome = await earliest
             if outcome is not None:
-                self.delivered += 1
+                self._deliver(outcome)
                 yield outcome
+
+    def _deliver(self, outcome: Outcome) -> None:
+        self.delivered += 1
+        self.delivered_tokens += outcome[0].num_new_tokens
 
     async def close(self) -> None:
         """Cancel what still runs and wait until it has stopped."""

@@ -14,6 +14,9 @@ from ramify.strategies.kernel.budget import Prices
 from ramify.strategies.kernel.launch import Wish
 from ramify.strategies.kernel.purse import NOTHING, Charge, Purse
 
+Place = tuple[Scorer, BranchKey]
+"""A scorer and the root of a tree that it reads: it reads a prompt once a tree."""
+
 
 class ScoreBook:
     """Scores by scorer and node, and the reservations of nodes not scored yet."""
@@ -23,16 +26,22 @@ class ScoreBook:
         self._prices = prices
         self._scores: dict[tuple[Scorer, BranchKey], float] = {}
         self._reserved: dict[BranchKey, Charge] = {}
-        self._opened: dict[Scorer, Charge] = {}
-        """Scorers that have begun to read this tree, with what is still reserved for the beginning."""
+        self._opened: dict[Place, Charge] = {}
+        """Trees that a scorer has begun to read, with what is still reserved for the beginning."""
 
     def prepare(self, wishes: Sequence[Wish]) -> list[Wish]:
-        """The wishes with what their scorer has read and, on the first one, what it takes to begin."""
-        prepared = [replace(wish, read=self._read(wish.parent, wish.scorer)) for wish in wishes]
-        if prepared and prepared[0].scorer is not None and prepared[0].scorer not in self._opened:
-            wish, scorer = prepared[0], prepared[0].scorer
-            extra = scorer.cost(wish.reading(0, first=True)) - scorer.cost(wish.reading(0))
-            prepared[0] = replace(wish, opening=self._charge(extra))
+        """The wishes with what their scorer has read and, on the first one of a tree, what it takes to begin."""
+        prepared: list[Wish] = []
+        begun: set[Place] = set()
+        for wish in wishes:
+            wish = replace(wish, read=self._read(wish.parent, wish.scorer))
+            if wish.scorer is not None:
+                place = _place(wish.scorer, wish.parent)
+                if place not in self._opened and place not in begun:
+                    extra = wish.scorer.cost(wish.reading(0, first=True)) - wish.scorer.cost(wish.reading(0))
+                    wish = replace(wish, opening=self._charge(extra))
+                begun.add(place)
+            prepared.append(wish)
         return prepared
 
     def reserve(self, node: Node, wish: Wish, charge: Charge) -> None:
@@ -40,8 +49,9 @@ class ScoreBook:
         if wish.scorer is None:
             return
         self._reserved[node.key] = charge
-        if wish.opening != NOTHING or wish.scorer not in self._opened:
-            self._opened[wish.scorer] = self._opened.get(wish.scorer, NOTHING) + wish.opening
+        place = _place(wish.scorer, node)
+        if wish.opening != NOTHING or place not in self._opened:
+            self._opened[place] = self._opened.get(place, NOTHING) + wish.opening
 
     def forget(self, node: Node) -> None:
         """The node will not be scored: give its reservation back."""
@@ -65,8 +75,9 @@ class ScoreBook:
         held = await self._reserve_now(nodes, scorer)
         for node in nodes:
             held += self._reserved.pop(node.key, NOTHING)
-        held += self._opened.get(scorer, NOTHING)
-        self._opened[scorer] = NOTHING
+        for place in {_place(scorer, node) for node in nodes}:
+            held += self._opened.get(place, NOTHING)
+            self._opened[place] = NOTHING
         batch = await checked_scores(scorer, nodes, problem, backend)
         if batch.num_tokens > held.tokens:
             raise ScorerError(
@@ -79,12 +90,14 @@ class ScoreBook:
 
     async def _reserve_now(self, nodes: Sequence[Node], scorer: Scorer) -> Charge:
         """Reserve for those nodes for which nothing is reserved."""
-        tokens, first = 0, scorer not in self._opened
+        tokens, begun = 0, set(self._opened)
         for node in nodes:
             if node.key not in self._reserved:
+                place = _place(scorer, node)
                 unread = node.num_tokens - self._read(node.parent, scorer)
+                first = place not in begun
                 tokens += scorer.cost(Reading(len(node.prompt_tokens), node.num_tokens, unread, first))
-                first = False
+                begun.add(place)
         charge = self._charge(tokens)
         if tokens == 0:
             return charge
@@ -104,3 +117,9 @@ class ScoreBook:
 
     def _charge(self, tokens: int) -> Charge:
         return Charge(tokens, self._prices.scoring(tokens))
+
+
+def _place(scorer: Scorer, node: Node) -> Place:
+    while node.parent is not None:
+        node = node.parent
+    return scorer, node.key
