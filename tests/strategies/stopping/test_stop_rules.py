@@ -218,7 +218,9 @@ def test_every_registered_rule_is_made_by_its_threshold():
         assert rule.tau == 0.5
 
 
-def test_a_rule_of_ones_own_works_in_a_method():
+def test_a_rule_of_ones_own_works_in_a_method(monkeypatch):
+    monkeypatch.setattr(registry, "_TECHNIQUES", dict(registry._TECHNIQUES))
+
     @registry.register("enough", kind="stop rule", trade="approximate")
     @dataclass(frozen=True)
     class Enough:
