@@ -71,7 +71,11 @@ def test_with_a_window_what_runs_is_cancelled_and_shows_as_saved():
     results = [asyncio.run(solve(strategy, problem, backend, equivalence=BY_TEXT)) for problem in problems(10)]
     assert backend.cancelled > 0
     assert not backend.live
-    assert all(result.ledger.saved > 0 for result in results if len(result.candidates) < 6)
+    assert any(result.ledger.saved > 0 for result in results)
+    for result in results:
+        lengths = [candidate.node.num_tokens for candidate in result.candidates]
+        spared = (12 - len(lengths)) * sum(lengths) / len(lengths)
+        assert result.ledger.saved == max(0, round(spared) - (result.ledger.generated - sum(lengths)))
 
 
 def test_all_answers_at_once_or_a_few_the_result_is_the_same():
