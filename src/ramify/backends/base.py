@@ -5,7 +5,7 @@ A backend states its capabilities; a strategy states what it needs; a mismatch i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -138,6 +138,14 @@ class Node:
         return None if self.token_logprobs is None else float(sum(self.token_logprobs))
 
     @property
+    def root(self) -> Node:
+        """The root of its tree; a root's is itself."""
+        node = self
+        while node.parent is not None:
+            node = node.parent
+        return node
+
+    @property
     def depth(self) -> int:
         """Number of extensions from the root."""
         return 0 if self.parent is None else self.parent.depth + 1
@@ -228,7 +236,7 @@ class Backend(Protocol):
 
     def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
-    ) -> AsyncIterator[Node]:
+    ) -> AsyncGenerator[Node, None]:
         """Draw `n` continuations of an open node; yields each as it finishes.
 
         Continuation i draws with ``node.key.child(first_child + i)``: a second call on the same node names the branches

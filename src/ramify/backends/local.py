@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -160,7 +160,7 @@ class LocalBackend:
 
     async def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
-    ) -> AsyncIterator[Node]:
+    ) -> AsyncGenerator[Node, None]:
         """Draw `n` continuations of an open node; yields each as it finishes."""
         if not node.open:
             raise RequestError(f"the node is finished ({node.finish_reason}); only open nodes can be extended")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -84,7 +84,7 @@ class OpenAIBackend:
 
     async def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
-    ) -> AsyncIterator[Node]:
+    ) -> AsyncGenerator[Node, None]:
         """Draw `n` continuations, in one call where the server can and draws need not repeat, else in one each.
 
         Raises:
@@ -162,7 +162,7 @@ class OpenAIBackend:
     ) -> None:
         try:
             ask = self._ask(node, params, children, step_end or StepEnd())
-            async with aclosing(self._client.draw(ask, len(children), node.usage)) as answers:  # type: ignore[type-var]
+            async with aclosing(self._client.draw(ask, len(children), node.usage)) as answers:
                 async for index, answer in answers:
                     done.put_nowait(_node(node, node.key.child(children[index]), answer, params))
         except Exception as error:

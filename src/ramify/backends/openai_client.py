@@ -7,7 +7,7 @@ answers that are missing; what had come of them is counted as lost and belongs t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,7 +144,7 @@ class Client:
         """End all connections."""
         await self._client.close()
 
-    async def draw(self, ask: Ask, n: int, meter: Usage) -> AsyncIterator[tuple[int, Answer]]:
+    async def draw(self, ask: Ask, n: int, meter: Usage) -> AsyncGenerator[tuple[int, Answer], None]:
         """`n` answers, each yielded with its index when it is whole. What was run is added to `meter`.
 
         Raises:

@@ -210,7 +210,7 @@ class RewardModel:
 
     def release(self, node: Node) -> None:
         """Forget a node; with the root, its whole tree."""
-        root = _root(node)
+        root = node.root
         tree = self._trees.get(root)
         if tree is None:
             return
@@ -228,7 +228,7 @@ class RewardModel:
 
     def adopt(self, node: Node) -> None:
         """A new node: the nearest scored ancestor is kept until it is scored itself, also if it is released before."""
-        tree = self._trees.get(_root(node))
+        tree = self._trees.get(node.root)
         base = None if tree is None else self._nearest(tree, node.parent)
         if tree is not None and base is not None:
             base.pins += 1
@@ -260,11 +260,11 @@ class RewardModel:
                 self.engine.drop([sequence_id])
 
     def _tree(self, node: Node) -> _Tree:
-        return self._trees.setdefault(_root(node), _Tree())
+        return self._trees.setdefault(node.root, _Tree())
 
     def _charge_of_prompt(self, node: Node) -> int:
         """Starts the prompt's run if this is the tree's first node; its tokens are then this node's to pay."""
-        tree, root = self._tree(node), _root(node)
+        tree, root = self._tree(node), node.root
         if tree.reading is not None:
             return 0
         tree.reading = asyncio.create_task(self._read_prompt(tree, root))
@@ -359,9 +359,3 @@ class RewardModel:
         if output.error is not None:
             raise ScorerError(f"reward model {self.name} failed: {output.error}") from output.error
         return output
-
-
-def _root(node: Node) -> Node:
-    while node.parent is not None:
-        node = node.parent
-    return node

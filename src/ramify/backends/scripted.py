@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +101,7 @@ class ScriptedBackend:
 
     async def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
-    ) -> AsyncIterator[Node]:
+    ) -> AsyncGenerator[Node, None]:
         """`n` replies, or their next steps."""
         if not node.open:
             raise RequestError(f"the node is finished ({node.finish_reason}); only open nodes can be extended")
@@ -171,9 +171,7 @@ class ScriptedBackend:
         return "".join(self._words[token] for token in tokens)
 
     def _call(self, node: Node, params: SamplingParams) -> Call:
-        root = node
-        while root.parent is not None:
-            root = root.parent
+        root = node.root
         prompt: Prompt = root.handle
         return Call(prompt, self._text(root.prompt_tokens), node.text, node.model, len(self.calls), params)
 

@@ -7,7 +7,7 @@ results can be shown to depend neither on the order of completion nor on the siz
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -94,7 +94,7 @@ class ToyBackend:
 
     async def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
-    ) -> AsyncIterator[Node]:
+    ) -> AsyncGenerator[Node, None]:
         """Draw `n` continuations, each yielded when it is done."""
         self._check(node, params)
         self._count_prompt(node, n)
@@ -273,9 +273,7 @@ class ToyBackend:
 
     def _newly_read(self, node: Node, model: str) -> int:
         """Tokens behind the nearest node that the model has read; the prompt's too if it has not read the root."""
-        root: Node = node
-        while root.parent is not None:
-            root = root.parent
+        root = node.root
         read = self._read.setdefault(root.key, set())
         above: Node = node
         while above is not root and above.parent is not None and (model, above.key) not in read:

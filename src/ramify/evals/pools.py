@@ -234,7 +234,7 @@ async def _draw(
     place = {key.child(index): index for index in wanted}
     nodes: dict[int, Node] = {}
     try:
-        async with aclosing(backend.extend(root, params, len(wanted), wanted.start)) as arriving:  # type: ignore[type-var]
+        async with aclosing(backend.extend(root, params, len(wanted), wanted.start)) as arriving:
             async for node in arriving:
                 nodes[place[node.key]] = node
         ordered = [nodes[index] for index in wanted]

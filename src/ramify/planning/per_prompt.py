@@ -52,7 +52,8 @@ class Progress:
     def counts(self) -> tuple[int, int]:
         """Votes of the leading answer and of the second."""
         top = [count for _, count in Counter(d.answer for d in self.draws if d.answer is not None).most_common(2)]
-        return (*top, 0, 0)[:2]  # type: ignore[return-value]
+        first, second, *_ = *top, 0, 0
+        return first, second
 
     @property
     def best(self) -> Draw | None:

@@ -144,7 +144,7 @@ class Live:
         index, self._used[place] = self._used[place], self._used[place] + 1
         most = limit if self._params.max_tokens is None else min(limit, self._params.max_tokens)
         params = self._params.with_(n=1, max_tokens=most)
-        async with aclosing(self._backend.extend(self._roots[place], params, 1, index)) as arriving:  # type: ignore[type-var]
+        async with aclosing(self._backend.extend(self._roots[place], params, 1, index)) as arriving:
             [node] = [node async for node in arriving]
         self._backend.release([node])
         if node.finish_reason != "stop" and node.num_tokens >= limit:

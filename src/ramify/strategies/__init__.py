@@ -1,7 +1,7 @@
 """Inference-time methods, one file each, and the kernel they stand on. Importing this registers all of them.
 
-Every module below `selection/`, `stopping/`, `search/`, `particles/` and `length/` is imported, so that a method is one
-file and one registration.
+Every module below `selection/`, `stopping/`, `search/`, `particles/`, `length/` and `programs/` is imported, so that
+a method is one file and one registration.
 """
 
 import pkgutil

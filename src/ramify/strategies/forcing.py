@@ -32,9 +32,9 @@ class Forcing(Method):
         answer_tokens: cap of the answer behind the thinking.
     """
 
-    start_think: SpecText = SpecText.of("<think>")  # noqa: RUF009 - immutable
-    end_think: SpecText = SpecText.of("</think>")  # noqa: RUF009
-    answer_prefix: SpecText = SpecText.of("\n\nFinal Answer:")  # noqa: RUF009
+    start_think: SpecText = SpecText.of("<think>")
+    end_think: SpecText = SpecText.of("</think>")
+    answer_prefix: SpecText = SpecText.of("\n\nFinal Answer:")
     answer_tokens: int = 256
 
     def __post_init__(self) -> None:

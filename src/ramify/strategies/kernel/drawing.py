@@ -79,14 +79,8 @@ class Drawing:
             BudgetExhausted: the budget does not hold it.
         """
         charge = Charge(tokens, self._budget.prices.of(model).cost(usage))
-        if charge == NOTHING:
-            return
-        async with self.purse.turn:
-            self.purse.begin()
-            hold = await self.purse.admit(lambda whole: charge if whole else NOTHING, 1)
-        if hold is None:
+        if charge != NOTHING and not await self.purse.pay(charge):
             raise BudgetExhausted(f"{tokens} more tokens are not left of the budget: {self._budget}")
-        self.purse.settle(hold, charge)
 
     def release(self) -> None:
         """What was held back can be spent from now on."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import cast
 
 from ramify.backends.base import Backend, Node, StepEnd, Usage
 from ramify.errors import EngineError
@@ -205,7 +204,7 @@ class Launch:
         branches = {wish.parent.key.child(branch.wish.child): branch for branch in group}
         stream = self._backend.extend(wish.parent, params, len(group), wish.child, wish.step_end)
         try:
-            async with aclosing(cast(AsyncGenerator[Node, None], stream)):
+            async with aclosing(stream):
                 async for node in stream:
                     self._finish(branches.pop(node.key), node)
             if branches:

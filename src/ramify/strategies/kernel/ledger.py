@@ -27,7 +27,7 @@ class Ledger:
         discarded: of `generated`, the tokens on no candidate's path: dropped, cancelled or superseded work.
         shared: tokens that candidates share through forks instead of drawing them again.
         saved: what finishing the branches that were given up, and drawing the answers that were skipped, would have
-            taken at the mean length of the finished answers (an estimate).
+            taken at the mean length of the finished answers, less what cancelled branches had drawn (an estimate).
         calls: calls of the backend.
         lost: tokens of attempts that broke off and were drawn again; in no budget.
         wall_s: seconds from start to result.

@@ -86,6 +86,16 @@ class Purse:
             self._settled.clear()
             await self._settled.wait()
 
+    async def pay(self, charge: Charge) -> bool:
+        """Take a charge that is known beforehand, as a batch of its own; False if it does not fit."""
+        async with self.turn:
+            self.begin()
+            hold = await self.admit(lambda whole: charge if whole else NOTHING, 1)
+        if hold is None:
+            return False
+        self.settle(hold, charge)
+        return True
+
     def settle(self, hold: Hold, charge: Charge) -> None:
         """The branch has ended: from now on it binds `charge` (never more than it held)."""
         self._bound += charge - hold.charge

@@ -99,14 +99,8 @@ class ScoreBook:
                 tokens += scorer.cost(Reading(len(node.prompt_tokens), node.num_tokens, unread, first))
                 begun.add(place)
         charge = self._charge(tokens)
-        if tokens == 0:
-            return charge
-        async with self._purse.turn:
-            self._purse.begin()
-            hold = await self._purse.admit(lambda whole: charge if whole else NOTHING, 1)
-        if hold is None:
+        if tokens and not await self._purse.pay(charge):
             raise BudgetExhausted(f"scoring takes up to {tokens} tokens, more than the budget has left")
-        self._purse.settle(hold, charge)
         return charge
 
     def _read(self, node: Node | None, scorer: Scorer | None) -> int:
@@ -120,6 +114,4 @@ class ScoreBook:
 
 
 def _place(scorer: Scorer, node: Node) -> Place:
-    while node.parent is not None:
-        node = node.parent
-    return scorer, node.key
+    return scorer, node.root.key

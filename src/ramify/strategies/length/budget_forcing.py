@@ -35,7 +35,7 @@ class BudgetForcing(Forcing):
     max_think: int = 4096
     min_think: int = 0
     ignore: int = 0
-    wait: SpecText = SpecText.of("Wait")  # noqa: RUF009 - immutable
+    wait: SpecText = SpecText.of("Wait")
 
     def __post_init__(self) -> None:
         super().__post_init__()

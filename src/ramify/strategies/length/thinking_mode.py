@@ -28,12 +28,12 @@ class ThinkingMode(Forcing):
         empty: stands between the two marks where there is no thinking.
     """
 
-    answer_prefix: SpecText = SpecText.of("\n\n")  # noqa: RUF009 - immutable
+    answer_prefix: SpecText = SpecText.of("\n\n")
     effort: Literal["none", "low", "medium", "high"] = "medium"
     low: int = 1024
     medium: int = 4096
     high: int = 16384
-    empty: SpecText = SpecText.of("\n\n")  # noqa: RUF009
+    empty: SpecText = SpecText.of("\n\n")
 
     def __post_init__(self) -> None:
         super().__post_init__()
