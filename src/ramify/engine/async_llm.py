@@ -52,9 +52,22 @@ class AsyncLLM:
         await self.engine.close()
 
     async def generate(
-        self, prompt: Prompt, sampling_params: SamplingParams | None = None, request_id: str | None = None
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        cache_salt: str = "",
+        key: BranchKey | None = None,
+        first_child: int = 0,
     ) -> AsyncIterator[RequestOutput]:
         """Stream a request: each item is the same `RequestOutput`, further on. Leaving the loop cancels the request.
+
+        Args:
+            priority: lower runs first under the priority policy.
+            cache_salt: prefixes are shared only with requests of the same salt.
+            key, first_child: name the branch that the draws belong to; of the seed by default.
 
         Raises:
             RequestError: it cannot be served, or the id is in use.
@@ -63,7 +76,7 @@ class AsyncLLM:
         params = sampling_params or SamplingParams()
         ids = self.tokenizer.prompt_ids(prompt)
         text = prompt if isinstance(prompt, str) else None
-        async for output in self._stream(ids, text, params, request_id):
+        async for output in self._stream(ids, text, params, request_id, priority, cache_salt, key, first_child):
             yield output
 
     async def chat(
@@ -83,14 +96,24 @@ class AsyncLLM:
             stream.abort()
 
     async def _stream(
-        self, ids: TokenIds, text: str | None, params: SamplingParams, request_id: str | None
+        self,
+        ids: TokenIds,
+        text: str | None,
+        params: SamplingParams,
+        request_id: str | None,
+        priority: int = 0,
+        cache_salt: str = "",
+        key: BranchKey | None = None,
+        first_child: int = 0,
     ) -> AsyncIterator[RequestOutput]:
         name = request_id if request_id is not None else f"request-{next(self._numbers)}"
         if name in self._running:
             raise RequestError(f"request id {name!r} is in use: choose another, or wait for it to end")
         stream = _Stream(self.engine)
-        key = BranchKey.root(params.seed) if params.seed is not None else BranchKey.root(self.config.seed, name)
-        sequence_ids = await self.engine.add(EngineRequest(ids, params, key), stream.push)
+        if key is None:
+            key = BranchKey.root(params.seed) if params.seed is not None else BranchKey.root(self.config.seed, name)
+        request = EngineRequest(ids, params, key, first_child, priority=priority, cache_salt=cache_salt)
+        sequence_ids = await self.engine.add(request, stream.push)
         stream.start(RunningRequest(name, text, ids, params, sequence_ids, self.tokenizer))
         self._running[name] = stream
         try:
