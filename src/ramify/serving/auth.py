@@ -13,7 +13,7 @@ class Caller:
 
     Attributes:
         name: of the key, for logs and metrics; "anonymous" without keys.
-        cache_salt: prefixes are shared only among requests of one salt, so that timing tells nothing of others' prompts.
+        cache_salt: prefixes are shared only among requests of one salt, so that timing tells nothing of others.
     """
 
     name: str = "anonymous"

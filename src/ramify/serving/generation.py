@@ -1,4 +1,4 @@
-"""The one way from a route to an engine: every generation of every endpoint passes here, and is admitted and counted."""
+"""The one way from a route to an engine: every generation of every endpoint is admitted and counted here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Call:
     """
 
     request_id: str
-    caller: Caller = Caller()
+    caller: Caller
     priority: int = 0
     cache_salt: str = ""
     timeout_s: float | None = None
