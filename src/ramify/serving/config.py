@@ -1,24 +1,74 @@
-"""`ServerConfig`: every option of the server in one place."""
+"""`ServerConfig`: every option of the server in one place.
+
+The fields are the one source of the command line's flags, the RAMIFY_ variables, the keys of a configuration file and
+the table in the docs (see `options`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from ramify.errors import ConfigError
+from ramify.serving.limits import Limits
+
+DEFAULT_PORT = 8000
+
+
+def option(default: Any, help: str, *, secret: bool = False) -> Any:
+    """An option with its line of help; a secret is not in the object's text."""
+    return field(default=default, repr=not secret, metadata={"help": help, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Options of one server. Immutable; validated when made.
+    """Options of one server. Immutable; validated when made. The help of each stands with its field.
 
     Attributes:
         models: public name -> what to load: a bundled name, a checkpoint's folder, or a hub id; the default first.
-        host: address to listen on; only this machine by default.
-        port: 0 takes a free one.
         engine: options of every engine, fields of `EngineConfig`.
+        limits: what a request may ask for at most.
+
+    Raises:
+        ConfigError: a value cannot work, or two contradict each other.
     """
 
     models: Mapping[str, str]
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is every network of this machine.")
+    port: int = option(DEFAULT_PORT, "Port to listen on; 0 takes a free one.")
+    uds: str | None = option(None, "Unix socket to listen on, instead of host and port.")
+    ssl_certfile: str | None = option(None, "TLS certificate chain (PEM); a renewed file is taken up by itself.")
+    ssl_keyfile: str | None = option(None, "Its private key (PEM).")
+    ssl_min_version: Literal["1.2", "1.3"] = option("1.2", "Oldest version of TLS to speak.")
+    api_key: tuple[str, ...] = option((), "Key that clients must send; several may be given.", secret=True)
+    api_key_file: str | None = option(None, "File with one such key a line, instead of the command line.")
+    allowed_hosts: tuple[str, ...] = option(
+        (), "Names that a request's Host may have; by default any, but only loopback's on loopback without keys."
+    )
+    allowed_origins: tuple[str, ...] = option((), "Web pages (https://host) that may call from a browser; none.")
+    admin_host: str = option("127.0.0.1", "Address of the admin port.")
+    admin_port: int | None = option(None, "Port of the admin API (models, keys, drain); without it there is none.")
+    admin_key: str | None = option(None, "Key of the admin API; needed where admin_host is not loopback.", secret=True)
+    storage_url: str | None = option(
+        None, "Database of files, batches, responses, traces and keys: sqlite:///PATH or postgresql+psycopg://..."
+    )
+    model_memory_gib: float | None = option(None, "Memory for models; idle ones are unloaded to make room for others.")
+    tool_call_parser: str | None = option(None, "How the models write tool calls; by default found from the template.")
+    reasoning_parser: str | None = option(None, "How the models mark their reasoning; by default found likewise.")
+    request_timeout_s: float | None = option(None, "Seconds until an unfinished request fails; a client may ask less.")
+    max_waiting: int = option(1024, "Requests that may wait for a place in the engine; further ones get 429.")
+    drain_timeout_s: float = option(30.0, "Seconds that running requests have to end after SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = option("info", "Least severe of what is logged.")
+    log_format: Literal["text", "json"] = option("text", "Lines for people, or one JSON object a line.")
+    log_prompts: bool = option(False, "Log prompts and answers too.")
+    otlp_endpoint: str | None = option(None, "Where OpenTelemetry traces go, e.g. http://127.0.0.1:4318.")
+    limits: Limits = option(Limits(), "Bound of a request as NAME=VALUE (see the table of limits); several may be given.")
     engine: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ConfigError("there is no model to serve: name at least one")
+        for name in self.models:
+            if not name or "@" in name or not name.isprintable() or " " in name:
+                raise ConfigError(f"model name {name!r} does not work: it must be text without spaces and without '@'")
