@@ -123,6 +123,6 @@ class LLM(OfflineLLM):
         loaded = [(core, load_tokenizer(folder)) for core, folder in engines]
         rewards = dict(zip(reward_models, loaded, strict=False))
         others = dict(zip(models, loaded[len(reward_models) :], strict=True))
-        async with LocalBackend(self.core, self.tokenizer, rewards, others) as backend:
+        async with LocalBackend.on_cores((self.core, self.tokenizer), rewards, others) as backend:
             results = await solve_many(method, problems, backend, budget=budget, seed=seed, equivalence=equivalence)
         return [result for result in results if result is not None]

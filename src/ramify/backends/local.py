@@ -23,6 +23,7 @@ from ramify.backends.rewards import RewardModel
 from ramify.config import EngineConfig
 from ramify.engine.async_engine import AsyncEngine, settle
 from ramify.engine.core import EngineCore
+from ramify.engine.engine import Engine, EngineShare
 from ramify.engine.loading import ModelToLoad, load_engines
 from ramify.engine.request import EngineRequest, SequenceOutput
 from ramify.errors import CapabilityError, EngineError, PromptTooLongError, RequestError
@@ -35,9 +36,14 @@ from ramify.text.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """One model of the process."""
+    """One model that runs.
 
-    engine: AsyncEngine
+    Attributes:
+        engine: in this process or in another.
+        tokenizer: of the model.
+    """
+
+    engine: Engine
     tokenizer: Tokenizer
 
 
@@ -59,35 +65,78 @@ class Handle:
 
 
 class LocalBackend:
-    """One main model, and others and reward models by name, in this process.
+    """One main model, and others and reward models by name, on engines of this machine.
 
     Args:
-        core: of the model.
-        tokenizer: of the model.
-        rewards: name -> (engine, tokenizer) of each reward model.
-        models: the same of each other model.
+        main: the model.
+        rewards: name -> reward model.
+        models: name -> other model.
+        thread: on which the engines run, if it ends with the backend. Closing the backend closes the engines.
     """
 
     def __init__(
         self,
-        core: EngineCore,
-        tokenizer: Tokenizer,
-        rewards: Mapping[str, tuple[EngineCore, Tokenizer]] | None = None,
-        models: Mapping[str, tuple[EngineCore, Tokenizer]] | None = None,
+        main: Served,
+        rewards: Mapping[str, Served] | None = None,
+        models: Mapping[str, Served] | None = None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ramify-engine")
-        self.engine = AsyncEngine(core, self._thread)
-        self.tokenizer = tokenizer
-        self._models: dict[str | None, Served] = {None: Served(self.engine, tokenizer)}
-        for name, (other, words) in (models or {}).items():
-            self._models[name] = Served(AsyncEngine(other, self._thread), words)
+        self._thread = thread
+        self.engine = main.engine
+        self.tokenizer = main.tokenizer
+        self._models: dict[str | None, Served] = {None: main}
+        self._models.update(models or {})
         self.usage = Usage()
-        self.max_model_len = core.max_model_len
+        self.max_model_len = main.engine.max_model_len
         self._rewards = {
-            name: RewardModel(name, AsyncEngine(engine, self._thread), words, tokenizer)
-            for name, (engine, words) in (rewards or {}).items()
+            name: RewardModel(name, served.engine, served.tokenizer, main.tokenizer)
+            for name, served in (rewards or {}).items()
         }
         self.capabilities = frozenset(Capability) if rewards else frozenset(Capability) - {Capability.REWARD}
+
+    @classmethod
+    def sharing(
+        cls,
+        main: Served,
+        rewards: Mapping[str, Served] | None = None,
+        models: Mapping[str, Served] | None = None,
+        *,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> LocalBackend:
+        """A backend on engines that others use too: closing it ends what it has running there and nothing else.
+
+        Args:
+            main, rewards, models: as for the constructor.
+            priority: of all its requests; lower runs first under the priority policy.
+            cache_salt: its prompts share computed prefixes only with those of the same salt.
+        """
+
+        def part(served: Served) -> Served:
+            return Served(EngineShare(served.engine, priority, cache_salt), served.tokenizer)
+
+        def parts(several: Mapping[str, Served] | None) -> dict[str, Served]:
+            return {name: part(served) for name, served in (several or {}).items()}
+
+        return cls(part(main), parts(rewards), parts(models))
+
+    @classmethod
+    def on_cores(
+        cls,
+        main: tuple[EngineCore, Tokenizer],
+        rewards: Mapping[str, tuple[EngineCore, Tokenizer]] | None = None,
+        models: Mapping[str, tuple[EngineCore, Tokenizer]] | None = None,
+    ) -> LocalBackend:
+        """A backend that runs engines on a thread of this process, which nobody else uses meanwhile."""
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ramify-engine")
+
+        def served(loaded: tuple[EngineCore, Tokenizer]) -> Served:
+            return Served(AsyncEngine(loaded[0], thread), loaded[1])
+
+        def several(loaded: Mapping[str, tuple[EngineCore, Tokenizer]] | None) -> dict[str, Served]:
+            return {name: served(each) for name, each in (loaded or {}).items()}
+
+        return cls(served(main), several(rewards), several(models), thread)
 
     @classmethod
     def load(
@@ -117,9 +166,8 @@ class LocalBackend:
         others = list(dict.fromkeys(models))
         wanted = [ModelToLoad(model), *(ModelToLoad(*pair) for pair in heads.items()), *map(ModelToLoad, others)]
         loaded = [(core, load_tokenizer(folder)) for core, folder in load_engines(wanted, config)]
-        core, tokenizer = loaded[0]
         rewards = dict(zip(heads, loaded[1:], strict=False))
-        return cls(core, tokenizer, rewards, dict(zip(others, loaded[1 + len(heads) :], strict=True)))
+        return cls.on_cores(loaded[0], rewards, dict(zip(others, loaded[1 + len(heads) :], strict=True)))
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,12 +178,11 @@ class LocalBackend:
         await self.close()
 
     async def close(self) -> None:
-        """Stop all that runs and end the engines' thread."""
-        for reward_model in self._rewards.values():
-            await reward_model.engine.close()
-        for served in self._models.values():
-            await served.engine.close()
-        self._thread.shutdown()
+        """Stop all that runs, and end the engines if they are the backend's own."""
+        for engine in (each.engine for group in (self._rewards, self._models) for each in group.values()):
+            await engine.close()
+        if self._thread is not None:
+            self._thread.shutdown()
 
     async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None, model: str | None = None) -> Node:
         """The root of a tree. Plain text becomes a user's message where the model has a chat template.
@@ -156,7 +203,7 @@ class LocalBackend:
 
     def context_length(self, model: str | None = None) -> int:
         """Tokens of prompt and answer together that a model can hold."""
-        return self._served(model).engine.core.max_model_len
+        return self._served(model).engine.max_model_len
 
     async def extend(
         self, node: Node, params: SamplingParams, n: int = 1, first_child: int = 0, step_end: StepEnd | None = None
@@ -230,8 +277,7 @@ class LocalBackend:
 
     def free_tokens(self) -> int:
         """Tokens that fit the KV blocks of the main model that no running or parked sequence holds."""
-        core = self.engine.core
-        return core.num_free_blocks * core.config.block_size
+        return self.engine.stats().blocks_free * self.engine.config.block_size
 
     async def logprobs(self, node: Node, continuations: Sequence[TokenIds]) -> list[FloatArray]:
         """Log-probabilities of continuations: prompt rows of requests that find the node's prefix in the cache."""
@@ -359,12 +405,12 @@ class LocalBackend:
         node.usage.add(ran)
 
 
-def _engine_of(node: Node) -> AsyncEngine:
+def _engine_of(node: Node) -> Engine:
     served: Served = node.handle.served
     return served.engine
 
 
-async def _result_of(engine: AsyncEngine, request: EngineRequest) -> SequenceOutput:
+async def _result_of(engine: Engine, request: EngineRequest) -> SequenceOutput:
     """The one output of a request that draws nothing."""
     done: asyncio.Future[SequenceOutput] = asyncio.get_running_loop().create_future()
     ids = await engine.add(request, settle(done))

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.backends.base import Node, StepScores
-from ramify.engine.async_engine import AsyncEngine, settle
+from ramify.engine.async_engine import settle
+from ramify.engine.engine import Engine
 from ramify.engine.request import EngineRequest, SequenceOutput
 from ramify.errors import RequestError, ScorerError
 from ramify.models.reward_head import RewardHead
@@ -141,8 +142,8 @@ class RewardModel:
         ModelError: a token of its reward head is not one of its vocabulary.
     """
 
-    def __init__(self, name: str, engine: AsyncEngine, tokenizer: Tokenizer, policy_tokenizer: Tokenizer) -> None:
-        model = engine.core.model_config
+    def __init__(self, name: str, engine: Engine, tokenizer: Tokenizer, policy_tokenizer: Tokenizer) -> None:
+        model = engine.model_config
         head = model.reward
         if head is None:
             raise RequestError(f"{name} is no reward model: its config.json has no reward head (ramify.kind = prm)")

@@ -12,14 +12,16 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from ramify.config import EngineConfig
 from ramify.engine.core import EngineCore
+from ramify.engine.engine import Listener
 from ramify.engine.request import EngineRequest, SequenceOutput
+from ramify.engine.stats import EngineStats
 from ramify.errors import EngineError
+from ramify.models.config import ModelConfig
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams, TokenIds
 
-Listener = Callable[[SequenceOutput], None]
-"""Called on the event loop with each output of one sequence; must not block."""
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,25 @@ class AsyncEngine:
         self._commands: list[Callable[[], None]] = []
         self._stepping = False
         self._driver: asyncio.Task[None] | None = None
+
+    @property
+    def config(self) -> EngineConfig:
+        """Its options."""
+        return self.core.config
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """Shape and options of its model."""
+        return self.core.model_config
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self.core.max_model_len
+
+    def stats(self) -> EngineStats:
+        """What it has done so far and holds now."""
+        return self.core.stats()
 
     async def add(self, request: EngineRequest, listener: Listener) -> list[int]:
         """Take a request on; `listener` hears of all its sequences.
@@ -90,9 +111,9 @@ class AsyncEngine:
         """Put known tokens behind a parked sequence (see `EngineCore.append`)."""
         await self._between_steps(lambda: self.core.append(sequence_id, tokens))
 
-    def finish(self, sequence_id: int, num_tokens: int | None = None) -> None:
+    def finish(self, sequence_id: int) -> None:
         """End a sequence before the next step (see `EngineCore.finish`)."""
-        self._soon(lambda: self.core.finish(sequence_id, num_tokens))
+        self._soon(lambda: self.core.finish(sequence_id))
 
     def drop(self, sequence_ids: Collection[int]) -> None:
         """Forget sequences; their blocks are free before the next step. A step that runs now is still heard of."""
@@ -108,10 +129,6 @@ class AsyncEngine:
         for sequence_id in sequence_ids:
             self._listeners.pop(sequence_id, None)
         self.core.drop(sequence_ids)
-
-    async def tokens(self, sequence_id: int) -> TokenIds:
-        """All tokens of a living sequence."""
-        return await self._between_steps(lambda: self.core.tokens(sequence_id))
 
     async def close(self) -> None:
         """Drop everything and end the thread."""

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from ramify.config import EngineConfig
 from ramify.engine.async_engine import AsyncEngine
+from ramify.engine.engine import Engine
 from ramify.engine.loading import load_engine
 from ramify.engine.outputs import RequestOutput
 from ramify.engine.request import EngineRequest, SequenceOutput
@@ -30,10 +31,20 @@ class AsyncLLM:
     """
 
     def __init__(self, model: str | os.PathLike[str], **engine_options: Any) -> None:
-        self.config = EngineConfig.from_options(engine_options)
-        core, folder = load_engine(model, self.config)
-        self.engine = AsyncEngine(core)
-        self.tokenizer: Tokenizer = load_tokenizer(folder)
+        core, folder = load_engine(model, EngineConfig.from_options(engine_options))
+        self._start(AsyncEngine(core), load_tokenizer(folder))
+
+    @classmethod
+    def over(cls, engine: Engine, tokenizer: Tokenizer) -> Self:
+        """Text in front of an engine that runs already; closing the one closes the other."""
+        llm = cls.__new__(cls)
+        llm._start(engine, tokenizer)
+        return llm
+
+    def _start(self, engine: Engine, tokenizer: Tokenizer) -> None:
+        self.engine = engine
+        self.config = engine.config
+        self.tokenizer = tokenizer
         self._numbers = itertools.count()
         self._running: dict[str, _Stream] = {}
 
@@ -132,7 +143,7 @@ class _Stream:
 
     request: RunningRequest
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._changed = asyncio.Event()
         self._early: list[SequenceOutput] | None = []

@@ -16,6 +16,7 @@ from ramify.engine.runner import ModelRunner
 from ramify.engine.sampler import Draw, sample, token_logprobs
 from ramify.engine.scheduler import Scheduled, Scheduler
 from ramify.engine.sequence import Sequence, Status
+from ramify.engine.stats import EngineStats
 from ramify.errors import EngineError, RamifyError, RequestError
 from ramify.kv.cache import KVCache
 from ramify.kv.sizing import KVBudget
@@ -182,8 +183,32 @@ class EngineCore:
         elif self._suspects:
             self._suspects.pop(0)
         pool = self.scheduler.pool
-        return StepOutput(
-            outputs, sum(item.num_rows for item in items), timings, pool.num_usable - pool.num_free, pool.num_usable
+        rows = sum(item.num_rows for item in items)
+        self.counters.rows += rows
+        for phase, seconds in timings.items():
+            self.counters.timings_s[phase] = self.counters.timings_s.get(phase, 0.0) + seconds
+        return StepOutput(outputs, rows, timings, pool.num_usable - pool.num_free, pool.num_usable)
+
+    def stats(self) -> EngineStats:
+        """What it has done so far and holds now."""
+        scheduler, counters, cache = self.scheduler, self.counters, self.scheduler.prefix_cache
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            parked=len(scheduler.parked),
+            blocks_used=scheduler.pool.num_usable - scheduler.pool.num_free,
+            blocks_total=scheduler.pool.num_usable,
+            prefix_query_tokens=cache.query_tokens,
+            prefix_hit_tokens=cache.hit_tokens,
+            prompt_tokens=counters.prompt,
+            cached_tokens=counters.prompt_cached,
+            appended_tokens=counters.appended,
+            generation_tokens=counters.generated,
+            recomputed_tokens=counters.recomputed,
+            preemptions=counters.preemptions,
+            steps=counters.steps,
+            rows=counters.rows,
+            timings_s=dict(counters.timings_s),
         )
 
     def _run(self, items: list[Scheduled], clock: _Clock) -> list[SequenceOutput]:

@@ -126,6 +126,8 @@ class EngineCounters:
         recomputed: tokens run a second time after a preemption (work, but nobody's charge).
         preemptions: how often a sequence lost its blocks to another.
         steps: forward passes.
+        rows: of the flat batches of these.
+        timings_s: seconds by phase of a step.
     """
 
     prompt: int = 0
@@ -135,3 +137,5 @@ class EngineCounters:
     recomputed: int = 0
     preemptions: int = 0
     steps: int = 0
+    rows: int = 0
+    timings_s: dict[str, float] = field(default_factory=dict)

@@ -186,6 +186,9 @@ class Scheduler:
             self.running[sequence.id] = sequence
             if sequence.num_cached is None:
                 sequence.num_cached = sequence.num_computed
+                if sequence.fresh and self.prefix_caching:
+                    self.prefix_cache.query_tokens += len(sequence.tokens)
+                    self.prefix_cache.hit_tokens += sequence.num_computed
             if self._give(sequence, rows, items):
                 left -= rows
 

@@ -24,13 +24,17 @@ def child_digest(parent: Digest, tokens: Sequence[int]) -> Digest:
 
 
 class PrefixCache:
-    """Maps names of full blocks to blocks, one to one."""
+    """Maps names of full blocks to blocks, one to one.
+
+    Attributes:
+        query_tokens, hit_tokens: tokens of prompts that were looked up and admitted so far, and those found.
+    """
 
     def __init__(self) -> None:
         self._blocks: dict[Digest, int] = {}
         self._digests: dict[int, Digest] = {}
-        self.queries = 0
-        self.hits = 0
+        self.query_tokens = 0
+        self.hit_tokens = 0
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -61,7 +65,6 @@ class PrefixCache:
         blocks: list[int] = []
         digests: list[Digest] = []
         parent = root_digest(salt)
-        self.queries += 1
         for start in range(0, limit - block_size + 1, block_size):
             parent = child_digest(parent, tokens[start : start + block_size])
             block = self._blocks.get(parent)
@@ -69,5 +72,4 @@ class PrefixCache:
                 break
             blocks.append(block)
             digests.append(parent)
-        self.hits += bool(blocks)
         return blocks, digests

@@ -20,7 +20,7 @@ def model_vocabulary(context: Context) -> Vocabulary:
 
     backend = context._backend
     if isinstance(backend, LocalBackend):
-        return Vocabulary.of(backend.tokenizer, backend.engine.core.model_config.eos_token_ids)
+        return Vocabulary.of(backend.tokenizer, backend.engine.model_config.eos_token_ids)
     if isinstance(backend, ToyBackend):
         return _toy_vocabulary(backend.model.texts, backend.model.eos)
     raise CapabilityError(

@@ -1,0 +1,189 @@
+"""The `Engine` protocol: a running model for asyncio programs, in this process or in another; and a part of one.
+
+Whoever generates (`AsyncLLM`, the local backend, reward models) needs no more than this, so it never knows where the
+model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Protocol
+
+from ramify.config import EngineConfig
+from ramify.engine.request import EngineRequest, SequenceOutput
+from ramify.engine.stats import EngineStats
+from ramify.errors import EngineError
+from ramify.models.config import ModelConfig
+from ramify.randomness import BranchKey
+from ramify.sampling import SamplingParams, TokenIds
+
+Listener = Callable[[SequenceOutput], None]
+"""Called on the event loop with each output of one sequence; must not block."""
+
+
+class Engine(Protocol):
+    """Runs sequences, many at a time. Used from one event loop; what is asked is done between two steps, in order."""
+
+    @property
+    def config(self) -> EngineConfig:
+        """Its options."""
+        ...
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """Shape and options of its model."""
+        ...
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """What it has done so far and holds now."""
+        ...
+
+    async def add(self, request: EngineRequest, listener: Listener) -> list[int]:
+        """Take a request on; `listener` hears of all its sequences.
+
+        Returns:
+            The ids of its ``params.n`` sequences.
+
+        Raises:
+            RequestError: it cannot be served.
+            EngineError: the engine is closed or dead.
+        """
+        ...
+
+    async def fork_and_extend(
+        self,
+        sequence_id: int,
+        key: BranchKey,
+        n: int,
+        first_child: int,
+        params: SamplingParams,
+        listener: Listener,
+        append: TokenIds = (),
+        score_positions: tuple[int, ...] = (),
+        score_token_ids: tuple[int, ...] = (),
+    ) -> list[int]:
+        """Fork a parked sequence `n` times and let the forks run on (see `EngineCore.fork` and `extend`)."""
+        ...
+
+    async def append(self, sequence_id: int, tokens: TokenIds) -> None:
+        """Put known tokens behind a parked sequence (see `EngineCore.append`)."""
+        ...
+
+    def finish(self, sequence_id: int) -> None:
+        """End a sequence before the next step: parked if it is to be kept, else forgotten. Unknown ids are ignored."""
+        ...
+
+    def drop(self, sequence_ids: Collection[int]) -> None:
+        """Forget sequences; their blocks are free before the next step. A step that runs now is still heard of."""
+        ...
+
+    async def dropped(self, sequence_ids: Collection[int]) -> None:
+        """The same; returns when nothing will be heard of them any more."""
+        ...
+
+    async def close(self) -> None:
+        """Drop everything and end."""
+        ...
+
+
+class EngineShare:
+    """One user's part of an engine that others use too: closing it ends its own sequences and nothing else.
+
+    Args:
+        engine: stays open.
+        priority: of its requests; lower runs first under the priority policy.
+        cache_salt: its requests share prefixes only with those of the same salt.
+    """
+
+    def __init__(self, engine: Engine, priority: int = 0, cache_salt: str = "") -> None:
+        self._engine = engine
+        self._priority = priority
+        self._cache_salt = cache_salt
+        self._ids: set[int] = set()
+        self._closed = False
+
+    @property
+    def config(self) -> EngineConfig:
+        """Options of the engine."""
+        return self._engine.config
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """Shape and options of its model."""
+        return self._engine.model_config
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._engine.max_model_len
+
+    def stats(self) -> EngineStats:
+        """Of the whole engine."""
+        return self._engine.stats()
+
+    async def add(self, request: EngineRequest, listener: Listener) -> list[int]:
+        """Take a request on, with the priority and the salt of this part."""
+        self._check_open()
+        own = replace(request, priority=self._priority, cache_salt=self._cache_salt)
+        ids = await self._engine.add(own, listener)
+        return self._taken(ids)
+
+    async def fork_and_extend(
+        self,
+        sequence_id: int,
+        key: BranchKey,
+        n: int,
+        first_child: int,
+        params: SamplingParams,
+        listener: Listener,
+        append: TokenIds = (),
+        score_positions: tuple[int, ...] = (),
+        score_token_ids: tuple[int, ...] = (),
+    ) -> list[int]:
+        """Fork a parked sequence; the forks inherit its priority and salt."""
+        self._check_open()
+        ids = await self._engine.fork_and_extend(
+            sequence_id, key, n, first_child, params, listener, append, score_positions, score_token_ids
+        )
+        return self._taken(ids)
+
+    async def append(self, sequence_id: int, tokens: TokenIds) -> None:
+        """Put known tokens behind a parked sequence."""
+        await self._engine.append(sequence_id, tokens)
+
+    def finish(self, sequence_id: int) -> None:
+        """End a sequence before the next step."""
+        self._engine.finish(sequence_id)
+
+    def drop(self, sequence_ids: Collection[int]) -> None:
+        """Forget sequences."""
+        self._ids.difference_update(sequence_ids)
+        self._engine.drop(sequence_ids)
+
+    async def dropped(self, sequence_ids: Collection[int]) -> None:
+        """Forget sequences; returns when nothing will be heard of them any more."""
+        self._ids.difference_update(sequence_ids)
+        await self._engine.dropped(sequence_ids)
+
+    async def close(self) -> None:
+        """Drop the sequences of this part."""
+        self._closed = True
+        ids, self._ids = self._ids, set()
+        await self._engine.dropped(ids)
+
+    def _taken(self, ids: list[int]) -> list[int]:
+        if self._closed:
+            self._engine.drop(ids)
+            self._check_open()
+        self._ids.update(ids)
+        return ids
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("this part of the engine was closed: open another one")
