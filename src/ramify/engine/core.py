@@ -184,7 +184,6 @@ class EngineCore:
             self._suspects.pop(0)
         pool = self.scheduler.pool
         rows = sum(item.num_rows for item in items)
-        self.counters.rows += rows
         for phase, seconds in timings.items():
             self.counters.timings_s[phase] = self.counters.timings_s.get(phase, 0.0) + seconds
         return StepOutput(outputs, rows, timings, pool.num_usable - pool.num_free, pool.num_usable)
@@ -209,6 +208,7 @@ class EngineCore:
             steps=counters.steps,
             rows=counters.rows,
             timings_s=dict(counters.timings_s),
+            steps_by_rows=tuple(counters.steps_by_rows),
         )
 
     def _run(self, items: list[Scheduled], clock: _Clock) -> list[SequenceOutput]:
@@ -228,7 +228,7 @@ class EngineCore:
         clock.lap("commit")
         ran = {item.sequence.id for item in items}
         self._suspects = [suspect for suspect in self._suspects if suspect not in ran]
-        self.counters.steps += 1
+        self.counters.stepped(sum(item.num_rows for item in items))
         self.counters.preemptions = self.scheduler.num_preemptions
         return outputs
 

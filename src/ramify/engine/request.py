@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ramify.engine.stats import STEP_ROWS
 from ramify.errors import RamifyError
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams, TokenIds
@@ -128,6 +130,7 @@ class EngineCounters:
         steps: forward passes.
         rows: of the flat batches of these.
         timings_s: seconds by phase of a step.
+        steps_by_rows: see `EngineStats`.
     """
 
     prompt: int = 0
@@ -139,3 +142,12 @@ class EngineCounters:
     steps: int = 0
     rows: int = 0
     timings_s: dict[str, float] = field(default_factory=dict)
+    steps_by_rows: list[int] = field(default_factory=lambda: [0] * len(STEP_ROWS))
+
+    def stepped(self, rows: int) -> None:
+        """A step of so many rows ran."""
+        self.steps += 1
+        self.rows += rows
+        size = bisect_left(STEP_ROWS, rows)
+        if size < len(STEP_ROWS):
+            self.steps_by_rows[size] += 1

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+STEP_ROWS = tuple(2**power for power in range(15))
+"""Bounds of the histogram of steps by their rows."""
+
 
 class EngineStats(msgspec.Struct, frozen=True, array_like=True):
     """A snapshot. Tokens, steps, rows and times count up from the engine's start; the others are the present state.
@@ -19,6 +22,7 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True):
         preemptions: how often a sequence lost its blocks to another.
         steps, rows: forward passes, and rows of their flat batches.
         timings_s: seconds by phase of a step: schedule, build, forward, sample, commit.
+        steps_by_rows: steps of at most `STEP_ROWS` [i] rows and more than the bound before; larger ones are in none.
     """
 
     running: int = 0
@@ -37,6 +41,7 @@ class EngineStats(msgspec.Struct, frozen=True, array_like=True):
     steps: int = 0
     rows: int = 0
     timings_s: dict[str, float] = {}
+    steps_by_rows: tuple[int, ...] = ()
 
     @property
     def blocks_free(self) -> int:
