@@ -21,10 +21,10 @@ from ramify.strategies import parse_strategy
 from tests.evals.toy_task import PROBLEMS, ToyTask, make_backend
 
 COMMAND = (
-    "eval", "-t", "countdown", "-p", "12", "--budgets", "60,120", "-s", "sample:temperature=0", "-s", "best-of-n",
+    "eval", "-t", "countdown", "-p", "6", "--budgets", "60,120", "-s", "sample:temperature=0", "-s", "best-of-n",
     "-s", "self-consistency", "-e", "num_threads=1", "--concurrency", "4",
 )  # fmt: skip
-RECORDS = 12 * 6
+RECORDS = 6 * 6
 """Evaluated ones; those of the pilot problems come on top."""
 TIMEOUT_S = 240
 
@@ -60,7 +60,7 @@ def test_a_run_killed_twice_ends_in_the_report_of_an_undisturbed_one(tmp_path: P
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole).wait(TIMEOUT_S) == 0
     kill_after(killed, 12)  # while sizes are fitted
-    kill_after(killed, 70)  # while problems are evaluated
+    kill_after(killed, 40)  # while problems are evaluated
     assert not (killed / "report.json").exists()
     before = (killed / "results.jsonl").read_bytes()
     assert start(killed).wait(TIMEOUT_S) == 0
