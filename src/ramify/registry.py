@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,19 @@ from ramify.errors import ConfigError
 Trade = Literal["lossless", "distribution", "approximate"]
 """lossless: the same tokens with it on or off. distribution: a stated law, other draws. approximate: another law."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadsFile:
+    """Marks an option whose text names a file on the machine that runs it: ``Annotated[str, ReadsFile()]``.
+
+    Whoever takes options from strangers refuses such a value.
+
+    Attributes:
+        prefix: only text that begins with it names a file.
+    """
+
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,7 @@ def technique(kind: str, name: str) -> Technique:
     """
     found = _TECHNIQUES.get((kind, name))
     if found is None:
-        raise ConfigError(_unknown(f"{kind}", name, [entry.name for entry in techniques(kind)]))
+        raise ConfigError(unknown(kind, name, [entry.name for entry in techniques(kind)]))
     return found
 
 
@@ -121,7 +135,7 @@ def build(kind: str, spec: str) -> Any:
     known = option_types(found.factory)
     for key in options:
         if key not in known:
-            raise ConfigError(_unknown(f"option of {name}", key, known))
+            raise ConfigError(unknown(f"option of {name}", key, known))
     return found.factory(**{key: read_value(text, known[key], f"{name}:{key}") for key, text in options.items()})
 
 
@@ -132,6 +146,13 @@ def option_types(factory: Callable[..., Any]) -> dict[str, Any]:
         return {field.name: hints[field.name] for field in dataclasses.fields(factory) if field.init}
     hints.pop("return", None)
     return hints
+
+
+def file_options(factory: Callable[..., Any]) -> dict[str, ReadsFile]:
+    """Options of a factory that name files."""
+    hints = typing.get_type_hints(factory, include_extras=True)
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: mark for name, found in marks.items() for mark in found if isinstance(mark, ReadsFile)}
 
 
 def read_value(text: str, wanted: Any, where: str) -> Any:
@@ -155,9 +176,12 @@ def read_value(text: str, wanted: Any, where: str) -> Any:
         raise ConfigError(f"{where}={text!r} does not work: it must be true or false")
     if isinstance(wanted, type) and issubclass(wanted, int | float | str | Enum):
         try:
-            return wanted(text)
+            value = wanted(text)
         except ValueError:
             raise ConfigError(f"{where}={text!r} does not work: it must be {_type_name(wanted)}") from None
+        if isinstance(value, float) and math.isnan(value):
+            raise ConfigError(f"{where}={text!r} does not work: it must be a number")
+        return value
     raise ConfigError(f"{where} cannot be given as text: pass it from Python")
 
 
@@ -177,8 +201,9 @@ def _type_name(wanted: type) -> str:
     return {int: "a whole number", float: "a number"}.get(wanted, wanted.__name__)
 
 
-def _unknown(what: str, name: str, known: Iterable[str] | Mapping[str, Any]) -> str:
+def unknown(what: str, name: str, known: Iterable[str] | Mapping[str, Any]) -> str:
+    """What to say of a name that there is not: the nearest one, and all."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {what} {name!r}{hint} Choose from: {', '.join(names) or 'none is registered'}"

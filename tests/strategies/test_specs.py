@@ -7,6 +7,7 @@ from ramify.errors import ConfigError, SamplingParamsError
 from ramify.sampling import SamplingParams
 from ramify.scoring import MeanLogprob, ProcessReward
 from ramify.strategies import Beam, BestOfN, ParticleFilter, Sample, StepSplitter, describe, parse_strategy
+from ramify.strategies.registry import build_strategy
 
 
 def test_a_name_alone_gives_the_defaults():
@@ -55,7 +56,7 @@ def test_describing_a_strategy_gives_a_spec_that_makes_it_again(spec):
     ("spec", "words"),
     [
         ("best-of-m", "did you mean 'best-of-n'"),
-        ("best-of-n:k=3", "no option 'k'"),
+        ("best-of-n:k=3", "unknown option of best-of-n 'k'"),
         ("best-of-n:n=many", "must be a whole number"),
         ("best-of-n:agg=median", "choose from last, min, prod, mean"),
         ("best-of-n:n", "write name:key=value"),
@@ -91,3 +92,35 @@ def test_a_name_cannot_be_taken_twice():
         @registry.register("sample", kind="strategy", trade="lossless")
         class Other:
             """Another."""
+
+
+@pytest.mark.parametrize("option", ["n", "seed", "prompt_logprobs", "detokenize"])
+def test_what_a_run_sets_itself_is_no_option_for_it_would_change_nothing(option):
+    with pytest.raises(ConfigError, match=f"unknown option of sample {option!r}"):
+        parse_strategy(f"sample:{option}=1")
+
+
+def test_a_close_name_is_suggested():
+    with pytest.raises(ConfigError, match="did you mean 'select'"):
+        parse_strategy("best-of-n:selekt=max")
+
+
+def test_no_number_is_not_a_number():
+    with pytest.raises(ConfigError, match="tau='nan' does not work: it must be a number"):
+        parse_strategy("best-of-n:tau=nan")
+
+
+def test_a_strategy_is_built_from_options_with_commas_and_a_scorer_of_its_own():
+    made = build_strategy("synthesis", {"item": "a, {answer}", "n": "3"}, scorer=MeanLogprob())
+    assert (made.item, made.n, made.scorer) == ("a, {answer}", 3, MeanLogprob())
+    with pytest.raises(ConfigError, match="takes no scorer"):
+        build_strategy("self-consistency", {}, scorer=MeanLogprob())
+
+
+def test_options_that_name_files_are_known():
+    found = {entry.name: set(registry.file_options(entry.factory)) for entry in registry.techniques("strategy")}
+    assert {name: options for name, options in found.items() if options} == {
+        "calibrated-prm": {"calibration"},
+        "self-calibration": {"calibration"},
+        "smc-steering": {"regex", "grammar", "json_schema"},
+    }

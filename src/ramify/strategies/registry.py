@@ -6,14 +6,14 @@ The options of a spec may be the strategy's own fields, its scorer's fields, or 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from ramify import registry
 from ramify.backends.base import Capability
 from ramify.errors import ConfigError
-from ramify.registry import Trade, option_types, parse_spec, read_value
+from ramify.registry import Trade, option_types, parse_spec, read_value, unknown
 from ramify.sampling import SamplingParams
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
@@ -24,6 +24,8 @@ from ramify.strategies.steps import StepSplitter, parse_splitter
 
 DEFAULT_SAMPLING = SamplingParams(temperature=0.8, max_tokens=None)
 """Warm enough that samples differ; answers may be as long as the context allows."""
+_A_RUNS_OWN = ("n", "seed", "prompt_logprobs", "detokenize")
+"""Fields of `SamplingParams` that a run sets itself: no options, for they would change nothing."""
 S = TypeVar("S", bound=type)
 
 
@@ -101,13 +103,38 @@ def parse_strategy(spec: str, sampling: SamplingParams = DEFAULT_SAMPLING) -> St
         SamplingParamsError: a sampling option is out of its range.
     """
     name, options = parse_spec(spec)
+    return build_strategy(name, options, sampling)
+
+
+def build_strategy(
+    name: str,
+    options: Mapping[str, str],
+    sampling: SamplingParams = DEFAULT_SAMPLING,
+    scorer: Scorer | None = None,
+) -> Strategy:
+    """Make the strategy of a name.
+
+    Args:
+        options: as text under their names.
+        sampling: holds for what the options leave open.
+        scorer: instead of one that the options describe.
+
+    Raises:
+        ConfigError: an unknown name or option, a value that does not work, or a scorer where none is used.
+        SamplingParamsError: a sampling option is out of its range.
+    """
+    options = dict(options)
     factory = registry.technique("strategy", name).factory
     own = option_types(factory)
     own.pop("sampling", None)
     arguments: dict[str, Any] = {}
-    if "scorer" in own:
+    if scorer is not None:
+        if "scorer" not in own or "scorer" in options:
+            raise ConfigError(f"{name} {'takes no scorer' if 'scorer' not in own else 'has two scorers'}: leave it out")
+        arguments["scorer"] = scorer
+    elif "scorer" in own:
         arguments["scorer"] = _scorer(factory, options, own)
-    for_sampling = option_types(SamplingParams)
+    for_sampling = {key: kind for key, kind in option_types(SamplingParams).items() if key not in _A_RUNS_OWN}
     changes: dict[str, Any] = {}
     for key, text in options.items():
         if key in own:
@@ -115,8 +142,8 @@ def parse_strategy(spec: str, sampling: SamplingParams = DEFAULT_SAMPLING) -> St
         elif key in for_sampling:
             changes[key] = read_value(text, for_sampling[key], f"{name}:{key}")
         else:
-            known = sorted({*own, *_fields_of(arguments.get("scorer")), *for_sampling})
-            raise ConfigError(f"{name} has no option {key!r}: choose from {', '.join(known)}")
+            known = {*own, *_fields_of(arguments.get("scorer")), *for_sampling}
+            raise ConfigError(unknown(f"option of {name}", key, known))
     made: Strategy = factory(**arguments, sampling=sampling.with_(**changes))
     return made
 

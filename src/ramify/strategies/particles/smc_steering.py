@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from ramify.backends.base import Capability
 from ramify.errors import ConfigError
+from ramify.registry import ReadsFile
 from ramify.scoring.problem import Problem
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
@@ -66,9 +67,9 @@ class SmcSteering(Method):
     """
 
     n: int = 8
-    regex: str = ""
-    grammar: str = ""
-    json_schema: str = ""
+    regex: Annotated[str, ReadsFile("@")] = ""
+    grammar: Annotated[str, ReadsFile("@")] = ""
+    json_schema: Annotated[str, ReadsFile("@")] = ""
     forbid: str = ""
     min_answer: int = 0
     constraint: Constraint | None = None

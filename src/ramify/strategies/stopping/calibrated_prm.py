@@ -12,11 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 
 from ramify.backends.base import FloatArray, Node
 from ramify.errors import ConfigError
+from ramify.registry import ReadsFile
 from ramify.scoring.calibration import CalibrationMap
 from ramify.scoring.confidence import details_for
 from ramify.scoring.prm import ProcessReward
@@ -57,7 +59,7 @@ class CalibratedPRM(Method):
     target: float = 0.95
     quantile: float = 0.1
     scorer: Scorer = field(default_factory=ProcessReward)
-    calibration: str = ""
+    calibration: Annotated[str, ReadsFile()] = ""
     until: StepSplitter = field(default_factory=lines)
 
     def __post_init__(self) -> None:

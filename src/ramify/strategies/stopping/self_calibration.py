@@ -9,10 +9,11 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from ramify.backends.base import Node
 from ramify.errors import ConfigError
+from ramify.registry import ReadsFile
 from ramify.scoring.calibration import CalibratedScorer, CalibrationMap
 from ramify.scoring.confidence import details_for
 from ramify.scoring.p_true import PTrue
@@ -50,7 +51,7 @@ class SelfCalibration(Method):
     mode: Literal["early-exit", "asc", "vote"] = "early-exit"
     tau: float = 0.75
     scorer: Scorer = field(default_factory=PTrue)
-    calibration: str = ""
+    calibration: Annotated[str, ReadsFile()] = ""
     window: int = 0
 
     def __post_init__(self) -> None:
