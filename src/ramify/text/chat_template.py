@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,13 @@ class ChatTemplate:
         source: Jinja text.
         special_tokens: names that the template may use, e.g. ``bos_token``, and their texts.
         tools_source: the template for requests with tools, where the model has one of its own.
+
+    Attributes:
+        source: as given.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], tools_source: str | None = None) -> None:
-        self._source = source
+        self.source = source
         self._tools_source = tools_source
         self._special_tokens = dict(special_tokens)
 
@@ -105,12 +108,20 @@ class ChatTemplate:
             ) from error
 
     @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that the template asks for, e.g. ``tools`` or ``enable_thinking``; its own are not among them."""
+        from jinja2 import meta
+
+        both = (self.source, self._tools_source or "")
+        return frozenset().union(*(meta.find_undeclared_variables(_environment().parse(text)) for text in both))
+
+    @cached_property
     def _plain_template(self) -> Any:
-        return _compile(self._source)
+        return _compile(self.source)
 
     @cached_property
     def _with_tools(self) -> Any:
-        return _compile(self._tools_source or self._source)
+        return _compile(self._tools_source or self.source)
 
 
 def load_chat_template(
@@ -145,7 +156,18 @@ def _is_named(entry: object) -> bool:
 
 
 def _compile(source: str) -> Any:
-    """A template under Jinja's immutable sandbox, with the helpers that the templates of published models use."""
+    """A template, ready to render."""
+    import jinja2
+
+    try:
+        return _environment().from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ModelError(f"the chat template is not valid Jinja (line {error.lineno}: {error.message})") from error
+
+
+@cache
+def _environment() -> Any:
+    """Jinja's immutable sandbox, with the helpers that the templates of published models use."""
     import jinja2
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -168,10 +190,7 @@ def _compile(source: str) -> Any:
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise ModelError(f"the chat template is not valid Jinja (line {error.lineno}: {error.message})") from error
+    return environment
 
 
 def _to_json(
