@@ -59,3 +59,15 @@ class ScorerError(RamifyError):
 
 class TaskError(RamifyError, ValueError):
     """A task or a record of it cannot be read."""
+
+
+class StorageError(RamifyError):
+    """The server's storage failed, or cannot be used; `__cause__` holds the original."""
+
+
+class StorageFullError(StorageError):
+    """There is no room on the storage's disk; what was stored before is kept."""
+
+
+class QuotaError(RamifyError):
+    """An owner stores as much as it may."""

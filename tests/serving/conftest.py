@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import pytest
 import uvicorn
@@ -18,7 +19,9 @@ from ramify.serving.server import Server
 
 @asynccontextmanager
 async def serving(config: ServerConfig) -> AsyncIterator[str]:
-    """Serve in this event loop; gives the base URL without a path."""
+    """Serve in this event loop; gives the base URL without a path. It stores in memory unless told otherwise."""
+    if not config.storage_url:
+        config = replace(config, storage_url=":memory:")
     app = create_app(Server(config))
     web = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
     task = asyncio.create_task(web.serve())

@@ -16,9 +16,9 @@ from ramify.serving.limits import Limits
 DEFAULT_PORT = 8000
 
 
-def option(default: Any, help: str, *, secret: bool = False) -> Any:
+def option(default: Any, text: str, *, secret: bool = False) -> Any:
     """An option with its line of help; a secret is not in the object's text."""
-    return field(default=default, repr=not secret, metadata={"help": help, "secret": secret})
+    return field(default=default, repr=not secret, metadata={"help": text, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,14 @@ class ServerConfig:
     admin_host: str = option("127.0.0.1", "Address of the admin port.")
     admin_port: int | None = option(None, "Port of the admin API (models, keys, drain); without it there is none.")
     admin_key: str | None = option(None, "Key of the admin API; needed where admin_host is not loopback.", secret=True)
-    storage_url: str | None = option(
-        None, "Database of files, batches, responses, traces and keys: sqlite:///PATH or postgresql+psycopg://..."
+    storage_url: str = option(
+        "", "Database of files, batches, responses and keys: a path (SQLite; ~/.local/state/ramify) or postgresql://..."
     )
+    storage_quota_bytes: int = option(0, "What one tenant may store; 0 is no limit.")
+    file_retention_days: float = option(0.0, "Days to keep a file that names no end of its own; 0 is for ever.")
+    response_retention_days: float = option(30.0, "Days to keep stored responses; 0 is for ever.")
+    trace_retention_days: float = option(7.0, "Days to keep traces of methods; 0 is for ever.")
+    batch_concurrency: int = option(64, "Lines of batches that run at once.")
     model_memory_gib: float | None = option(None, "Memory for models; idle ones are unloaded to make room for others.")
     tool_call_parser: str | None = option(None, "How the models write tool calls; by default found from the template.")
     reasoning_parser: str | None = option(None, "How the models mark their reasoning; by default found likewise.")
@@ -63,7 +68,10 @@ class ServerConfig:
     log_format: Literal["text", "json"] = option("text", "Lines for people, or one JSON object a line.")
     log_prompts: bool = option(False, "Log prompts and answers too.")
     otlp_endpoint: str | None = option(None, "Where OpenTelemetry traces go, e.g. http://127.0.0.1:4318.")
-    limits: Limits = option(Limits(), "Bound of a request as NAME=VALUE (see the table of limits); several may be given.")
+    limits: Limits = field(
+        default_factory=Limits,
+        metadata={"help": "Bound of a request, NAME=VALUE (see the docs); several may be given."},
+    )
     engine: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

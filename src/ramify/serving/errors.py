@@ -11,7 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ramify.errors import CapabilityError, ConfigError, RequestError, SamplingParamsError
+from ramify.errors import (
+    CapabilityError,
+    ConfigError,
+    QuotaError,
+    RequestError,
+    SamplingParamsError,
+    StorageFullError,
+)
 
 _log = logging.getLogger(__name__)
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -59,6 +66,11 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error))
     if isinstance(error, RequestValidationError):
         return _of_validation(error)
+    if isinstance(error, QuotaError):
+        return ApiError(403, str(error), code="storage_quota_exceeded")
+    if isinstance(error, StorageFullError):
+        _log.error("the storage is full", exc_info=error)
+        return ApiError(507, "the server has no room left to store this; nothing of it was kept", code="storage_full")
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
     _log.error("a request failed", exc_info=error)
@@ -79,5 +91,6 @@ def install_error_handlers(app: FastAPI) -> None:
         told = as_api_error(error)
         return JSONResponse(told.body(), told.status, told.headers)
 
-    for kind in (ApiError, RequestValidationError, HTTPException, *_CALLERS_FAULT, Exception):
+    known = (ApiError, RequestValidationError, HTTPException, QuotaError, StorageFullError, *_CALLERS_FAULT)
+    for kind in (*known, Exception):
         app.add_exception_handler(kind, answer)

@@ -9,6 +9,8 @@ from fastapi import Depends, Request
 from ramify.serving.auth import Caller, the_caller
 from ramify.serving.config import ServerConfig
 from ramify.serving.models import Models
+from ramify.serving.storage import Storage, StorageLimits
+from ramify.serving.storage.limits import DAY_S
 
 
 class Server:
@@ -17,19 +19,32 @@ class Server:
     Attributes:
         config: its options.
         models: what it serves.
+        storage: files, batches, responses, traces and keys.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.models = Models(config)
+        self.storage = Storage(config.storage_url or "", _storage_limits(config))
 
     async def start(self) -> None:
         """Make everything ready."""
+        await self.storage.start()
         await self.models.start()
 
     async def close(self) -> None:
         """End everything."""
         await self.models.close()
+        await self.storage.close()
+
+
+def _storage_limits(config: ServerConfig) -> StorageLimits:
+    return StorageLimits(
+        config.storage_quota_bytes,
+        file_retention_s=config.file_retention_days * DAY_S,
+        response_retention_s=config.response_retention_days * DAY_S,
+        trace_retention_s=config.trace_retention_days * DAY_S,
+    )
 
 
 def _the_server(request: Request) -> Server:
