@@ -1,4 +1,4 @@
-"""`Limits`: what one request may ask for at most. Every number that a client can send has a bound here or in its type."""
+"""`Limits`: what one request may ask for at most. What a client can send without a bound of its type has one here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from ramify.errors import ConfigError
 
 
-def limit(default: float, help: str) -> Any:
+def limit(default: float, text: str) -> Any:
     """A limit with its line of help."""
-    return field(default=default, metadata={"help": help})
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Limits:
     max_body_bytes: int = limit(16 * 2**20, "body of a request that is not an upload")
     max_upload_bytes: int = limit(512 * 2**20, "body of an upload to /v1/files")
     max_json_depth: int = limit(64, "nesting of lists and objects in a body")
+    stall_timeout_s: float = limit(60.0, "seconds that a client may leave its answer unread before it is cut off")
+    stream_ping_s: float = limit(15.0, "seconds of a stream's silence until a comment is sent to keep it open")
     body_timeout_s: float = limit(30.0, "seconds for a body to arrive, and one more for every 16 KiB received")
     max_messages: int = limit(2048, "messages of a chat, items of a response's input")
     max_inputs: int = limit(2048, "prompts of a completion, texts to embed, documents to rank")
