@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
-from ramify.serving.api import models
+from ramify.serving.api import health, metrics, models
+from ramify.serving.edge import Edge, SecurityHeaders, cors_options, public_rules
 from ramify.serving.errors import install_error_handlers
+from ramify.serving.observing import Observing
 from ramify.serving.server import Server
 
-ROUTERS = (models.router,)
+ROUTERS = (health.router, metrics.router, models.router)
 
 
 def create_app(server: Server) -> FastAPI:
@@ -26,9 +29,14 @@ def create_app(server: Server) -> FastAPI:
         finally:
             await server.close()
 
-    app = FastAPI(title="ramify", version=version("ramify"), lifespan=lifespan)
+    app = FastAPI(title="ramify", version=version("ramify"), lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     app.state.server = server
     install_error_handlers(app)
+    app.add_middleware(Edge, rules=public_rules(server))  # each one added is around those before
+    if server.config.allowed_origins:
+        app.add_middleware(CORSMiddleware, **cors_options(server.config))
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Observing, server=server)
     for router in ROUTERS:
         app.include_router(router)
     return app

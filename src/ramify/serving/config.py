@@ -6,6 +6,7 @@ the table in the docs (see `options`).
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from ramify.errors import ConfigError
 from ramify.serving.limits import Limits
 
 DEFAULT_PORT = 8000
+MAX_PORT = 65535
 
 
 def option(default: Any, text: str, *, secret: bool = False) -> Any:
@@ -63,6 +65,9 @@ class ServerConfig:
     reasoning_parser: str | None = option(None, "How the models mark their reasoning; by default found likewise.")
     request_timeout_s: float | None = option(None, "Seconds until an unfinished request fails; a client may ask less.")
     max_waiting: int = option(1024, "Requests that may wait for a place in the engine; further ones get 429.")
+    max_waiting_tokens: int | None = option(None, "Prompt tokens that may wait so; by default any number.")
+    max_waiting_share: float = option(0.5, "Of both, what one tenant may take.")
+    max_wait_s: float | None = option(None, "Seconds that a request may have to wait; with a longer queue it gets 429.")
     drain_timeout_s: float = option(30.0, "Seconds that running requests have to end after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = option("info", "Least severe of what is logged.")
     log_format: Literal["text", "json"] = option("text", "Lines for people, or one JSON object a line.")
@@ -80,3 +85,38 @@ class ServerConfig:
         for name in self.models:
             if not name or "@" in name or not name.isprintable() or " " in name:
                 raise ConfigError(f"model name {name!r} does not work: it must be text without spaces and without '@'")
+        self._check_network()
+        for name in ("drain_timeout_s", "request_timeout_s", "model_memory_gib", "max_waiting"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ConfigError(f"{name}={value} does not work: it must not be negative")
+
+    def _check_network(self) -> None:
+        for name in ("port", "admin_port"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= MAX_PORT:
+                raise ConfigError(f"{name}={value} does not work: ports are 0 (any free one) to {MAX_PORT}")
+        if self.port and self.port == self.admin_port:
+            raise ConfigError(f"port and admin_port are both {self.port}: they must differ")
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ConfigError("TLS needs both ssl_certfile and ssl_keyfile: give the other one too")
+        if self.admin_port is not None and self.admin_key is None and not is_loopback(self.admin_host):
+            raise ConfigError(
+                f"the admin port would be open to everybody who reaches {self.admin_host}: "
+                "give an admin_key, or leave admin_host on 127.0.0.1"
+            )
+        if self.admin_key is not None and self.admin_key in self.api_key:
+            raise ConfigError("admin_key is also an api_key: clients would hold the control of the server")
+        for origin in self.allowed_origins:
+            if not origin.startswith(("http://", "https://")) or "*" in origin or origin.count("/") != 2:
+                raise ConfigError(
+                    f"allowed_origins: {origin!r} does not work: name pages as https://HOST, without '*' and path"
+                )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address. Names other than localhost may be anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

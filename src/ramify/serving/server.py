@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from ramify.serving.admission import Admissions
 from ramify.serving.auth import Caller, the_caller
 from ramify.serving.config import ServerConfig
+from ramify.serving.draining import Draining
+from ramify.serving.keys import Keys
+from ramify.serving.logs import RequestLog
+from ramify.serving.metrics import Metrics
 from ramify.serving.models import Models
 from ramify.serving.storage import Storage, StorageLimits
 from ramify.serving.storage.limits import DAY_S
+from ramify.serving.tracing import Tracing
 
 
 class Server:
@@ -20,22 +27,37 @@ class Server:
         config: its options.
         models: what it serves.
         storage: files, batches, responses, traces and keys.
+        keys: who may call.
+        admissions: who may start, by model.
+        draining: how it ends.
+        metrics: what Prometheus reads.
+        tracing: spans, where they are wanted.
+        log: a line a request.
     """
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.models = Models(config)
         self.storage = Storage(config.storage_url or "", _storage_limits(config))
+        self.admissions = Admissions(config)
+        self.draining = Draining(config.drain_timeout_s)
+        self.metrics = Metrics(self.models.stats, self.admissions.waiting)
+        self.tracing = Tracing.to(config.otlp_endpoint)
+        self.log = RequestLog(config.log_prompts)
+        self.keys = Keys(config, self.storage)
 
     async def start(self) -> None:
         """Make everything ready."""
         await self.storage.start()
+        await self.keys.start()
         await self.models.start()
 
     async def close(self) -> None:
         """End everything."""
         await self.models.close()
+        await self.keys.close()
         await self.storage.close()
+        await asyncio.to_thread(self.tracing.close)
 
 
 def _storage_limits(config: ServerConfig) -> StorageLimits:
