@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, pre_tokenizers
 
 from ramify.errors import CheckpointError, ModelError, RequestError
+from ramify.models.hub import resolve_model
 from ramify.text.tokenizer import Tokenizer, load_tokenizer
 from tests.checkpoints import END, SPECIAL_TOKENS, byte_level_bpe, make_tokenizer, sentencepiece_bpe
 
@@ -221,3 +222,17 @@ def test_a_checkpoint_without_tokenizer_json_is_converted_by_transformers(
     for text in TEXTS:
         assert ours.encode(text) == tuple(reference.encode(text))
     assert ours.eos_token_id == reference.eos_token_id == 0
+
+
+def test_a_conversation_carries_what_its_template_is_told_and_the_ids_it_became() -> None:
+    tokenizer = load_tokenizer(resolve_model("nano"))
+    messages = [{"role": "user", "content": "hi"}]
+    ids = tokenizer.chat_ids(messages)
+    assert tokenizer.prompt_ids({"messages": messages}) == ids
+    continued = [*messages, {"role": "assistant", "content": "5 +"}]
+    template = {"add_generation_prompt": False, "continue_final_message": True}
+    told = {"messages": continued, "template": template}
+    assert tokenizer.prompt_ids(told) == tokenizer.chat_ids(continued, **template)
+    assert tokenizer.prompt_ids({"messages": messages, "prompt_token_ids": [5, 6]}) == (5, 6)
+    with pytest.raises(RequestError, match="a prompt dict with messages, prompt does not work"):
+        tokenizer.prompt_ids({"messages": messages, "prompt": "hi"})

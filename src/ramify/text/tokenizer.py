@@ -149,6 +149,10 @@ class Tokenizer:
     def prompt_ids(self, prompt: Prompt) -> TokenIds:
         """Ids of a prompt in any form: text, ids, messages, ``{"prompt": text}``, ``{"prompt_token_ids": ids}``.
 
+        A conversation with tools or other arguments of the chat template is
+        ``{"messages": messages, "template": {"tools": tools, ...}}``, the arguments as `ChatTemplate.render` takes them.
+        Ids that stand beside a text or messages are what these were encoded to.
+
         Raises:
             RequestError: the prompt is empty or of no known form.
         """
@@ -169,14 +173,18 @@ class Tokenizer:
         return _as_ids(prompt)
 
     def _dict_ids(self, prompt: Mapping[str, Any]) -> TokenIds:
-        given = [key for key, value in prompt.items() if value is not None]
-        if given == ["prompt_token_ids"] or set(given) == {"prompt", "prompt_token_ids"}:
+        given = {key for key, value in prompt.items() if value is not None}
+        rest = given - {"prompt_token_ids"}
+        said = rest in ({"prompt"}, {"messages"}, {"messages", "template"})
+        if "prompt_token_ids" in given and (said or not rest):
             return _as_ids(prompt["prompt_token_ids"])
-        if given == ["prompt"] and isinstance(prompt["prompt"], str):
+        if said and "messages" in rest:
+            return self.chat_ids(prompt["messages"], **(prompt.get("template") or {}))
+        if said and isinstance(prompt["prompt"], str):
             return self.encode(prompt["prompt"])
         raise RequestError(
-            f"a prompt dict with {', '.join(given) or 'nothing'} does not work: "
-            'use {"prompt": text} or {"prompt_token_ids": ids}'
+            f"a prompt dict with {', '.join(sorted(given)) or 'nothing'} does not work: "
+            'use {"prompt": text}, {"prompt_token_ids": ids} or {"messages": messages}'
         )
 
     def _named_id(self, name: str) -> int | None:

@@ -15,6 +15,7 @@ from ramify.errors import ConfigError
 from ramify.sampling import Prompt
 from ramify.scoring.prm import ProcessReward
 from ramify.scoring.problem import Problem
+from ramify.scoring.prompts import content_text, fill, text_or_messages, unknown_slots
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
@@ -64,13 +65,11 @@ class AdaptiveBranching(Method):
                 f"adaptive branching needs scores from 0 to 1; {type(self.scorer).__name__} gives "
                 f"{self.scorer.range}: use scorer=prm or scorer=rule"
             )
-        try:
-            filled = self.template.format(problem="", answer="\0", score="")
-        except (KeyError, IndexError, ValueError) as error:
+        if unknown_slots(self.template, ("problem", "answer", "score")):
             raise ConfigError(
                 f"template={self.template!r} does not work: only {{problem}}, {{answer}}, {{score}} can stand in it"
-            ) from error
-        if "\0" not in filled:
+            )
+        if "{answer}" not in self.template:
             raise ConfigError(f"template={self.template!r} does not work: it must show the {{answer}}")
         self.generators()
 
@@ -209,12 +208,16 @@ def revision_prompt(prompt: Prompt, template: str, answer: str, score: float) ->
     Raises:
         ConfigError: the prompt is given as token ids.
     """
+    given = text_or_messages(prompt)
     shown = {"answer": answer, "score": f"{score:.2f}"}
-    if isinstance(prompt, str):
-        return template.format(problem=prompt, **shown)
-    last = prompt[-1] if isinstance(prompt, Sequence) and prompt else None
-    if isinstance(prompt, Sequence) and isinstance(last, Mapping):
-        asked = template.format(problem=last.get("content", ""), **shown)
-        messages: Any = (*prompt[:-1], {**last, "content": asked})
-        return messages  # type: ignore[no-any-return]
-    raise ConfigError("refine=ask needs the problem as text or chat messages, not as token ids: use refine=continue")
+    if isinstance(given, str):
+        return fill(template, problem=given, **shown)
+    if given is None:
+        raise ConfigError(
+            "refine=ask needs the problem as text or chat messages, not as token ids: use refine=continue"
+        )
+    *before, last = given
+    messages = (*before, {**last, "content": fill(template, problem=content_text(last), **shown)})
+    if isinstance(prompt, Mapping):  # with the tools and whatever else its template is told
+        return {**{key: value for key, value in prompt.items() if key != "prompt_token_ids"}, "messages": messages}
+    return messages

@@ -11,6 +11,7 @@ from ramify.backends.base import Capability, Node
 from ramify.errors import ConfigError, RequestError
 from ramify.scoring.prm import ProcessReward
 from ramify.scoring.problem import Problem
+from ramify.scoring.prompts import fill
 from ramify.scoring.scorers import Scorer
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
@@ -197,7 +198,7 @@ class _World:
         """The transcript with an observation behind it."""
         if not observation:
             return node
-        shown = await self._context.append(node, self._observation.format(observation=observation))
+        shown = await self._context.append(node, fill(self._observation, observation=observation))
         self._context.retire([node])
         return shown
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ramify.backends.base import Capability, Node
 from ramify.errors import ConfigError
 from ramify.scoring.problem import Problem
+from ramify.scoring.prompts import content_text, fill, text_or_messages
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result
 from ramify.strategies.registry import Method, strategy
@@ -72,7 +73,7 @@ class Lambada(Method):
     async def _write(self, context: Context, verdict: Verdict, proof: Sequence[Step]) -> Node:
         """The answer as a finished node."""
         label = self.labels.split("/")[VERDICTS.index(verdict)]
-        text = self.answer.format(proof="".join(map(_line, proof)), verdict=label)
+        text = fill(self.answer, proof="".join(map(_line, proof)), verdict=label)
         node = await context.append(await context.root(), text)
         context.retire([node])
         return replace(node, finish_reason="stop")
@@ -103,12 +104,11 @@ def _statements(given: Mapping[str, object], name: str) -> tuple[str, ...]:
 
 
 def _text(problem: Problem) -> str:
-    prompt = problem.prompt
-    if isinstance(prompt, str):
-        return prompt
-    last = prompt[-1] if isinstance(prompt, Sequence) and prompt else None
-    if isinstance(last, Mapping):
-        return str(last.get("content", ""))
+    shown = text_or_messages(problem.prompt)
+    if isinstance(shown, str):
+        return shown
+    if shown is not None:
+        return content_text(shown[-1])
     raise ConfigError(
         f"problem {problem.id!r} is given as token ids: lambada needs its text, or facts, rules and a goal as metadata"
     )
