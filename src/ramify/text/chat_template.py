@@ -26,12 +26,12 @@ class ChatTemplate:
         tools_source: the template for requests with tools, where the model has one of its own.
 
     Attributes:
-        source: as given.
+        source, tools_source: as given.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], tools_source: str | None = None) -> None:
         self.source = source
-        self._tools_source = tools_source
+        self.tools_source = tools_source
         self._special_tokens = dict(special_tokens)
 
     def render(
@@ -90,7 +90,7 @@ class ChatTemplate:
     def _render(self, names: dict[str, Any]) -> str:
         import jinja2
 
-        template = self._with_tools if names["tools"] and self._tools_source else self._plain_template
+        template = self._with_tools if names["tools"] and self.tools_source else self._plain_template
         try:
             return str(template.render(**names))
         except jinja2.exceptions.SecurityError as error:
@@ -110,10 +110,14 @@ class ChatTemplate:
     @cached_property
     def variables(self) -> frozenset[str]:
         """The names that the template asks for, e.g. ``tools`` or ``enable_thinking``; its own are not among them."""
+        import jinja2
         from jinja2 import meta
 
-        both = (self.source, self._tools_source or "")
-        return frozenset().union(*(meta.find_undeclared_variables(_environment().parse(text)) for text in both))
+        both = (self.source, self.tools_source or "")
+        try:
+            return frozenset().union(*(meta.find_undeclared_variables(_environment().parse(text)) for text in both))
+        except jinja2.TemplateSyntaxError as error:
+            raise _invalid(error) from error
 
     @cached_property
     def _plain_template(self) -> Any:
@@ -121,7 +125,7 @@ class ChatTemplate:
 
     @cached_property
     def _with_tools(self) -> Any:
-        return _compile(self._tools_source or self.source)
+        return _compile(self.tools_source or self.source)
 
 
 def load_chat_template(
@@ -162,7 +166,11 @@ def _compile(source: str) -> Any:
     try:
         return _environment().from_string(source)
     except jinja2.TemplateSyntaxError as error:
-        raise ModelError(f"the chat template is not valid Jinja (line {error.lineno}: {error.message})") from error
+        raise _invalid(error) from error
+
+
+def _invalid(error: Any) -> ModelError:
+    return ModelError(f"the chat template is not valid Jinja (line {error.lineno}: {error.message})")
 
 
 @cache

@@ -1,0 +1,187 @@
+"""`ChatFormat`: how one model's answers are read and its prompts are made, where thoughts and tool calls are concerned.
+
+One object a model, found from its chat template or named. A request goes through it in this order: `prepare` gives the
+messages and names for the template, `structure` the form that the answer is held to, `parser` reads the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from ramify.errors import RequestError
+from ramify.sampling import StructuredOutputsParams, ThinkingMarks, TokenIds
+from ramify.text.chat_parser import ChatParser
+from ramify.text.reasoning import (
+    Effort,
+    ReasoningFormat,
+    ReasoningParser,
+    count_reasoning_tokens,
+    detect_reasoning,
+    effort_budget,
+    reasoning_format,
+)
+from ramify.text.tokenizer import Tokenizer
+from ramify.text.tool_calls import Tool, ToolCallParser, ToolFormat, detect_tools, tool_format
+from ramify.text.tool_calls.families import Generic
+from ramify.text.tool_calls.grammar import GrammarWriter
+from ramify.text.tool_calls.history import for_template, takes_objects
+
+OFF = "none"
+"""The name of no parser at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """The tools of one request.
+
+    Attributes:
+        tools: the functions.
+        choice: "auto", "required", or the name of the one function that must be called.
+        several: more than one call in an answer is welcome.
+    """
+
+    tools: tuple[Tool, ...]
+    choice: Literal["auto", "required"] | str = "auto"
+    several: bool = True
+
+    @property
+    def forced(self) -> bool:
+        """Whether the answer must be a call."""
+        return self.choice != "auto"
+
+    @property
+    def callable(self) -> tuple[Tool, ...]:
+        """The functions that may be called."""
+        return tuple(tool for tool in self.tools if self.choice in ("auto", "required", tool.name))
+
+
+class ChatFormat:
+    """The formats of one model.
+
+    Args:
+        tokenizer: of the model, with its chat template.
+        reasoning: name of a reasoning parser, "none", or None to find it from the template.
+        tools: name of a tool parser, "none", or None to find it from the template.
+
+    Raises:
+        ConfigError: there is no parser of that name.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, reasoning: str | None = None, tools: str | None = None) -> None:
+        self.tokenizer = tokenizer
+        template = tokenizer.chat_template
+        source = f"{template.source}\n{template.tools_source or ''}" if template is not None else ""
+        self._variables = template.variables if template is not None else frozenset()
+        self._knows_tools = "tools" in self._variables
+        if reasoning is None:
+            self.reasoning: ReasoningFormat | None = detect_reasoning(source)
+        else:
+            self.reasoning = None if reasoning == OFF else reasoning_format(reasoning)
+        if tools is None:
+            self.tools: ToolFormat | None = detect_tools(source) if self._knows_tools else Generic()
+        else:
+            self.tools = None if tools == OFF else tool_format(tools)
+
+    def effort(self, effort: str | None) -> Effort:
+        """What a request's `reasoning_effort` comes to. Raises `RequestError` where the model cannot follow it."""
+        return effort_budget(effort, self._variables, self.reasoning is not None)
+
+    def require_tools(self) -> ToolFormat:
+        """The family of the model's calls. Raises `RequestError` if it is unknown."""
+        if self.tools is None:
+            raise RequestError(
+                "tools do not work with this model: how it writes calls is not known from its chat template; the "
+                "server's operator can name the format with tool_call_parser"
+            )
+        return self.tools
+
+    def prepare(
+        self, messages: Sequence[Mapping[str, Any]], use: ToolUse | None
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """(messages, tools) for the chat template.
+
+        Raises:
+            RequestError: a call in the conversation has arguments that are no JSON object.
+        """
+        return for_template(
+            messages, use.tools if use else (), knows_tools=self._knows_tools, objects=self._takes_objects
+        )
+
+    def structure(self, use: ToolUse) -> StructuredOutputsParams | None:
+        """The form that holds an answer to the calls it must make; None where it is free.
+
+        Raises:
+            RequestError: the family cannot hold to the schema of a tool.
+        """
+        family = self.require_tools()
+        if not use.forced:
+            return None
+        writer = GrammarWriter(self._token_of)
+        several = use.several and use.choice == "required"
+        return StructuredOutputsParams(grammar=writer.grammar(family.grammar(writer, use.callable, several)))
+
+    def thinking_marks(self, prompt: str, continued: str = "") -> ThinkingMarks | None:
+        """Where thoughts stand, for `SamplingParams.thinking_marks`; None for models without them.
+
+        Args:
+            prompt: its text.
+            continued: text of the assistant's message that the answer goes on with.
+        """
+        if self.reasoning is None:
+            return None
+        return self.reasoning.marks(self.tokenizer, self.reasoning.opened_by(prompt, continued))
+
+    def needs_special_tokens(self, use: ToolUse | None) -> bool:
+        """Whether marks are special tokens, so that the text must be asked for with ``skip_special_tokens=False``."""
+        return any(mark in self._special_texts for mark in self._marks(use))
+
+    def parser(
+        self, prompt: str, use: ToolUse | None = None, *, continued: str = "", hide_special_tokens: bool = True
+    ) -> ChatParser:
+        """The reader of one answer; one for each of `n`.
+
+        Args:
+            prompt: its text.
+            use: the request's tools.
+            continued: text of the assistant's message that the answer goes on with.
+            hide_special_tokens: leave special tokens that are no marks out of the answer.
+        """
+        reasoning = None
+        if self.reasoning is not None:
+            inside = self.reasoning.opened_by(prompt, continued)
+            reasoning = ReasoningParser(self.reasoning, inside)
+        family = self.require_tools() if use is not None else None
+        calls = None if use is None or family is None else ToolCallParser(family, use.callable, live=use.forced)
+        marks = self._marks(use)
+        shown = hide_special_tokens and any(mark in self._special_texts for mark in marks)
+        hidden = [text for text in self._special_texts if text not in marks] if shown else []
+        return ChatParser(reasoning, calls, family, hidden)
+
+    def count_reasoning_tokens(self, token_ids: TokenIds, prompt: str, continued: str = "") -> int:
+        """How many tokens of an answer were thought."""
+        if self.reasoning is None:
+            return 0
+        inside = self.reasoning.opened_by(prompt, continued)
+        return count_reasoning_tokens(self.tokenizer, token_ids, self.reasoning, inside)
+
+    def _marks(self, use: ToolUse | None) -> tuple[str, ...]:
+        """Texts that the parsers of an answer look for."""
+        thoughts = () if self.reasoning is None else (*self.reasoning.starts, *self.reasoning.ends)
+        return (*thoughts, *(self.require_tools().marks if use is not None else ()))
+
+    @cached_property
+    def _special_texts(self) -> tuple[str, ...]:
+        texts = (self.tokenizer.backend.id_to_token(index) for index in sorted(self.tokenizer.special_ids))
+        return tuple(text for text in texts if text)
+
+    @cached_property
+    def _takes_objects(self) -> bool:
+        template = self.tokenizer.chat_template
+        return template is None or takes_objects(template)
+
+    def _token_of(self, mark: str) -> int | None:
+        index = self.tokenizer.backend.token_to_id(mark)
+        return None if index is None else int(index)
