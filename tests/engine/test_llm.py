@@ -211,7 +211,7 @@ async def test_a_fault_while_text_is_made_reaches_the_caller_and_nobody_else(mon
 
         async def doomed() -> None:
             async for _ in engine.generate("Tom", params, request_id="doomed"):
-                poisoned.add(engine._running["doomed"].request._texts[0]._detokenizer)
+                poisoned.add(engine._running["doomed"].request._texts[0].detokenizer)
 
         fine = asyncio.create_task(last(engine.generate("Ann", params)))
         with pytest.raises(EngineError, match="no such token"):

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ramify.engine.request import StepEnd as StepEnd
 from ramify.errors import CapabilityError, RequestError
 from ramify.randomness import BranchKey
 from ramify.sampling import Prompt, SamplingParams, TokenIds
@@ -194,21 +195,6 @@ class StepScores:
     num_tokens: int
     range: tuple[float, float] = (0.0, 1.0)
     num_marks: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StepEnd:
-    """How a backend recognises the end of a step while it generates.
-
-    Attributes:
-        stop: strings that end a step; they stay in the step's text.
-        stop_token_ids: ids that end a step; they stay too.
-        max_tokens: a step ends after this many tokens at the latest.
-    """
-
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    max_tokens: int | None = None
 
 
 @runtime_checkable

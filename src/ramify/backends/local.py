@@ -23,9 +23,9 @@ from ramify.backends.rewards import RewardModel
 from ramify.config import EngineConfig
 from ramify.engine.async_engine import AsyncEngine, settle
 from ramify.engine.core import EngineCore
-from ramify.engine.engine import Engine, EngineShare
+from ramify.engine.engine import Engine, EngineShare, Listener
 from ramify.engine.loading import ModelToLoad, load_engines
-from ramify.engine.request import EngineRequest, SequenceOutput
+from ramify.engine.request import EngineRequest, SequenceOutput, TextStart
 from ramify.errors import CapabilityError, EngineError, PromptTooLongError, RequestError
 from ramify.models.reward_head import parse_reward_head
 from ramify.randomness import BranchKey
@@ -187,11 +187,15 @@ class LocalBackend:
     async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None, model: str | None = None) -> Node:
         """The root of a tree. Plain text becomes a user's message where the model has a chat template.
 
+        Ids that stand beside a text or messages are the main model's; others read the text or the messages.
+
         Raises:
             PromptTooLongError: it leaves no room for an answer.
             RequestError: there is no such model here.
         """
         served, length = self._served(model), self.context_length(model)
+        if model is not None and isinstance(prompt, Mapping) and len(prompt) > 1:
+            prompt = {key: value for key, value in prompt.items() if key != "prompt_token_ids"}
         if isinstance(prompt, str) and served.tokenizer.chat_template is not None:
             prompt = ({"role": "user", "content": prompt},)
         tokens = served.tokenizer.prompt_ids(prompt)
@@ -223,10 +227,16 @@ class LocalBackend:
             self._push(branch, output, done)
 
         served: Served = node.handle.served
-        ids = await self._start(node, params, n, first_child, listen)
+        window, given = node.handle.detokenizer.state
+        start = TextStart(window=window, given=given, step_end=step_end)
+        try:
+            ids = await self._start(node, params, n, first_child, listen, start)
+        except BaseException:
+            self._count_unheard(node, early)
+            raise
         for index, sequence_id in enumerate(ids):
             key = node.key.child(first_child + index)
-            branches[sequence_id] = Branch(sequence_id, key, node, params, step_end, served.tokenizer)
+            branches[sequence_id] = Branch(sequence_id, key, node, params, start, served.tokenizer)
         below: dict[int, asyncio.Queue[Branch]] = node.handle.running
         below.update(dict.fromkeys(ids, done))
         for output in early:
@@ -340,17 +350,20 @@ class LocalBackend:
             )
         return self._models[model]
 
-    async def _start(self, node: Node, params: SamplingParams, n: int, first_child: int, listen: Any) -> list[int]:
+    async def _start(
+        self, node: Node, params: SamplingParams, n: int, first_child: int, listen: Listener, start: TextStart
+    ) -> list[int]:
         settings = params if params.n == 1 else params.with_(n=1)
         engine = _engine_of(node)
         if node.parent is None:
             request = EngineRequest(
                 node.prompt_tokens, settings.with_(n=n), node.key, first_child=first_child, keep=True
             )
-            return await engine.add(request, listen)
+            return await engine.add(request, listen, start)
         if node.handle.sequence_id is None:
             raise CapabilityError("the node holds no KV any more: it was released")
-        return await engine.fork_and_extend(node.handle.sequence_id, node.key, n, first_child, settings, listen)
+        source = node.handle.sequence_id
+        return await engine.fork_and_extend(source, node.key, n, first_child, settings, listen, text=start)
 
     async def _park(self, base: Node, ids: TokenIds, key: BranchKey, node: Node) -> int:
         """A parked sequence that holds `base` and `ids` behind it; all but the last id are computed."""
@@ -378,10 +391,7 @@ class LocalBackend:
     def _push(self, branch: Branch, output: SequenceOutput, done: asyncio.Queue[Branch]) -> None:
         if branch.ended:
             return
-        if branch.parent.parent is None and not branch.started:
-            length = len(branch.parent.prompt_tokens)
-            self._count(branch.parent, calls=1, prompt=length, prompt_cached=output.num_cached_tokens)
-        self._count(branch.parent, generated=len(output.new_token_ids))
+        self._count_output(branch.parent, output, first=not branch.started)
         if not branch.push(output):
             return
         engine = _engine_of(branch.parent)
@@ -398,6 +408,19 @@ class LocalBackend:
         for reward_model in self._rewards.values():
             reward_model.adopt(node)
         return node
+
+    def _count_unheard(self, node: Node, outputs: Iterable[SequenceOutput]) -> None:
+        """What ran for an extension that was cancelled before it knew its sequences."""
+        started: set[int] = set()
+        for output in outputs:
+            self._count_output(node, output, first=output.sequence_id not in started)
+            started.add(output.sequence_id)
+
+    def _count_output(self, node: Node, output: SequenceOutput, first: bool) -> None:
+        """A step's news of an extension of `node`; the first of a root's brings the prompt."""
+        if first and node.parent is None:
+            self._count(node, calls=1, prompt=len(node.prompt_tokens), prompt_cached=output.num_cached_tokens)
+        self._count(node, generated=len(output.new_token_ids))
 
     def _count(self, node: Node, **counts: int) -> None:
         ran = Usage(**counts)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from ramify.config import EngineConfig
 from ramify.engine.core import EngineCore
 from ramify.engine.engine import Listener
-from ramify.engine.request import EngineRequest, SequenceOutput
+from ramify.engine.request import EngineRequest, SequenceOutput, TextStart
 from ramify.engine.stats import EngineStats
 from ramify.errors import EngineError
 from ramify.models.config import ModelConfig
@@ -66,8 +66,8 @@ class AsyncEngine:
         """What it has done so far and holds now."""
         return self.core.stats()
 
-    async def add(self, request: EngineRequest, listener: Listener) -> list[int]:
-        """Take a request on; `listener` hears of all its sequences.
+    async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
+        """Take a request on; `listener` hears of all its sequences, and ends them in time: `text` is not needed.
 
         Raises:
             RequestError: it cannot be served.
@@ -91,6 +91,7 @@ class AsyncEngine:
         append: TokenIds = (),
         score_positions: tuple[int, ...] = (),
         score_token_ids: tuple[int, ...] = (),
+        text: TextStart | None = None,
     ) -> list[int]:
         """Fork a parked sequence `n` times and let the forks run on (see `EngineCore.fork` and `extend`)."""
 

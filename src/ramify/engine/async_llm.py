@@ -16,6 +16,7 @@ from ramify.engine.loading import load_engine
 from ramify.engine.outputs import RequestOutput
 from ramify.engine.request import EngineRequest, SequenceOutput
 from ramify.engine.requests import RunningRequest
+from ramify.engine.text_output import start_of
 from ramify.errors import RequestError
 from ramify.randomness import BranchKey
 from ramify.sampling import Message, Prompt, SamplingParams, TokenIds
@@ -124,7 +125,7 @@ class AsyncLLM:
         if key is None:
             key = BranchKey.root(params.seed) if params.seed is not None else BranchKey.root(self.config.seed, name)
         request = EngineRequest(ids, params, key, first_child, priority=priority, cache_salt=cache_salt)
-        sequence_ids = await self.engine.add(request, stream.push)
+        sequence_ids = await self.engine.add(request, stream.push, start_of(params))
         stream.start(RunningRequest(name, text, ids, params, sequence_ids, self.tokenizer))
         self._running[name] = stream
         try:

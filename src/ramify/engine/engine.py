@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from ramify.config import EngineConfig
-from ramify.engine.request import EngineRequest, SequenceOutput
+from ramify.engine.request import EngineRequest, SequenceOutput, TextStart
 from ramify.engine.stats import EngineStats
 from ramify.errors import EngineError
 from ramify.models.config import ModelConfig
@@ -44,8 +44,14 @@ class Engine(Protocol):
         """What it has done so far and holds now."""
         ...
 
-    async def add(self, request: EngineRequest, listener: Listener) -> list[int]:
+    async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on; `listener` hears of all its sequences.
+
+        Args:
+            request: what to run.
+            listener: also hears, where the caller is cancelled while it waits, what still runs until that is known.
+            text: how the text of the sequences goes on. Whoever follows it finishes them where it ends; an engine that
+                hears of that too late sees it by itself. None if nothing but the parameters' limits and ids ends them.
 
         Returns:
             The ids of its ``params.n`` sequences.
@@ -67,6 +73,7 @@ class Engine(Protocol):
         append: TokenIds = (),
         score_positions: tuple[int, ...] = (),
         score_token_ids: tuple[int, ...] = (),
+        text: TextStart | None = None,
     ) -> list[int]:
         """Fork a parked sequence `n` times and let the forks run on (see `EngineCore.fork` and `extend`)."""
         ...
@@ -127,11 +134,11 @@ class EngineShare:
         """Of the whole engine."""
         return self._engine.stats()
 
-    async def add(self, request: EngineRequest, listener: Listener) -> list[int]:
+    async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on, with the priority and the salt of this part."""
         self._check_open()
         own = replace(request, priority=self._priority, cache_salt=self._cache_salt)
-        ids = await self._engine.add(own, listener)
+        ids = await self._engine.add(own, listener, text)
         return self._taken(ids)
 
     async def fork_and_extend(
@@ -145,11 +152,12 @@ class EngineShare:
         append: TokenIds = (),
         score_positions: tuple[int, ...] = (),
         score_token_ids: tuple[int, ...] = (),
+        text: TextStart | None = None,
     ) -> list[int]:
         """Fork a parked sequence; the forks inherit its priority and salt."""
         self._check_open()
         ids = await self._engine.fork_and_extend(
-            sequence_id, key, n, first_child, params, listener, append, score_positions, score_token_ids
+            sequence_id, key, n, first_child, params, listener, append, score_positions, score_token_ids, text
         )
         return self._taken(ids)
 

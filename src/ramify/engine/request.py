@@ -71,6 +71,39 @@ class EngineRequest:
     prompt_logprobs_start: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """How the end of a step is recognised while it is drawn.
+
+    Attributes:
+        stop: strings that end a step; they stay in the step's text.
+        stop_token_ids: ids that end a step; they stay too.
+        max_tokens: a step ends after this many tokens at the latest.
+    """
+
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextStart:
+    """Where the text of new sequences goes on, and where besides their parameters they end.
+
+    Attributes:
+        detokenize: whether there is text at all.
+        skip_special_tokens: leave special tokens out of it.
+        window, given: state of the detokenizer that the text goes on from (see `Detokenizer.state`).
+        step_end: where a step ends; None for answers that run on.
+    """
+
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    window: TokenIds = ()
+    given: int = 0
+    step_end: StepEnd | None = None
+
+
 @dataclass(slots=True)
 class SequenceOutput:
     """What one step brought for one sequence.

@@ -13,7 +13,7 @@ from ramify.engine.outputs import (
     prompt_position_logprobs,
 )
 from ramify.engine.request import SequenceOutput
-from ramify.engine.text_output import SequenceText
+from ramify.engine.text_output import SequenceText, start_of
 from ramify.errors import RamifyError
 from ramify.sampling import SamplingParams, TokenIds
 from ramify.text.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ class RunningRequest:
         self._params = params
         self._tokenizer = tokenizer
         self._index = {sequence_id: index for index, sequence_id in enumerate(sequence_ids)}
-        self._texts = [SequenceText(tokenizer, params) for _ in sequence_ids]
+        self._texts = [SequenceText(tokenizer, params, start_of(params)) for _ in sequence_ids]
         logged = params.logprobs is not None
         self.output = RequestOutput(
             request_id,

@@ -53,8 +53,18 @@ class Detokenizer:
 
     def copy(self) -> Detokenizer:
         """For a fork of the sequence: goes on from here on its own."""
-        twin = Detokenizer(self._tokenizer, self._skip_special_tokens)
-        twin._window, twin._given = list(self._window), self._given
+        return self.resume(self._tokenizer, self._skip_special_tokens, *self.state)
+
+    @property
+    def state(self) -> tuple[tuple[int, ...], int]:
+        """All that `resume` needs: the last ids, and how many characters of their text are out."""
+        return tuple(self._window), self._given
+
+    @classmethod
+    def resume(cls, tokenizer: Tokenizer, skip_special_tokens: bool, window: Sequence[int], given: int) -> Detokenizer:
+        """A detokenizer that goes on where another one was, here or in another process."""
+        twin = cls(tokenizer, skip_special_tokens)
+        twin._window, twin._given = list(window), given
         return twin
 
     def _push(self, token: int) -> str:
