@@ -13,6 +13,7 @@ from ramify.engine.async_engine import AsyncEngine
 from ramify.engine.async_llm import AsyncLLM
 from ramify.engine.engine import Engine
 from ramify.engine.loading import ModelToLoad, load_engines
+from ramify.engine.stats import EngineStats
 from ramify.models.hub import BUNDLED
 from ramify.models.reward_head import RewardHead
 from ramify.serving.auth import Caller
@@ -71,6 +72,14 @@ class Models:
     def names(self) -> list[str]:
         """Public names, the default first."""
         return list(self._config.models)
+
+    def stats(self) -> dict[str, EngineStats]:
+        """Counters of the engines that run now, by public name."""
+        return {name: model.engine.stats() for name, model in self._ready.items()}
+
+    def states(self) -> dict[str, str]:
+        """Of each model that is served, by public name: "ready", "starting", "idle" (unloaded) or "failed"."""
+        return {name: "ready" if name in self._ready else "starting" for name in self.names()}
 
     @asynccontextmanager
     async def use(self, name: str, caller: Caller) -> AsyncIterator[ServedModel]:
