@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from ramify.errors import (
     CapabilityError,
@@ -22,6 +23,13 @@ from ramify.errors import (
 
 _log = logging.getLogger(__name__)
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_MESSAGES = {
+    "extra_forbidden": "this field is not supported here: leave it out",
+    "json_invalid": "it is not valid JSON",
+    "missing": "this field is required",
+}
+_MAX_PLACE = 200
+_MAX_MESSAGES = 3
 _CALLERS_FAULT = (RequestError, SamplingParamsError, ConfigError, CapabilityError)
 
 
@@ -78,18 +86,46 @@ def as_api_error(error: Exception) -> ApiError:
 
 
 def _of_validation(error: RequestValidationError) -> ApiError:
-    """The first thing that is wrong, by the name of its field; the value is not repeated, for it may be large."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    return ApiError(400, f"{place or 'the body'}: {first['msg']}", param=place or None)
+    """What is wrong, by the name of its field; the value is not repeated, for it may be large.
+
+    A field that may be of several types has an error for each: the one that goes furthest into the body is told, and
+    what else was found at the same place.
+    """
+    found = [(_place(each, error.body), _MESSAGES.get(each["type"], str(each["msg"]))) for each in error.errors()]
+    place = max((place for place, _ in found), key=len)
+    messages = dict.fromkeys(message for where, message in found if where == place)
+    name = ".".join(place)[:_MAX_PLACE]
+    told = " or ".join(list(messages)[:_MAX_MESSAGES])
+    return ApiError(400, f"{name or 'the body'}: {told}", param=name or None)
+
+
+def _place(error: Mapping[str, Any], body: Any) -> tuple[str, ...]:
+    """The path of names and numbers to what is wrong, without the types that were tried on the way."""
+    steps = [step for step in error["loc"] if step != "body"]
+    if error["type"] == "json_invalid":
+        return ()
+    path: list[str] = []
+    for last, step in ((number == len(steps) - 1, step) for number, step in enumerate(steps)):
+        inside = isinstance(body, Mapping) and step in body
+        inside = inside or (isinstance(body, list) and isinstance(step, int) and step < len(body))
+        if inside:
+            body = body[step]
+        if inside or (last and error["type"] == "missing"):
+            path.append(str(step))
+    return tuple(path)
+
+
+def error_response(error: ApiError) -> Response:
+    """An error as a response. What is no valid Unicode in its message (it may quote the request) is replaced."""
+    body = json.dumps(error.body(), ensure_ascii=False).encode(errors="replace")
+    return Response(body, error.status, error.headers, media_type="application/json")
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Every exception of a route becomes an error body."""
 
-    async def answer(request: Request, error: Exception) -> JSONResponse:
-        told = as_api_error(error)
-        return JSONResponse(told.body(), told.status, told.headers)
+    async def answer(request: Request, error: Exception) -> Response:
+        return error_response(as_api_error(error))
 
     known = (ApiError, RequestValidationError, HTTPException, QuotaError, StorageFullError, *_CALLERS_FAULT)
     for kind in (*known, Exception):
