@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -73,7 +73,7 @@ class AsyncLLM:
         cache_salt: str = "",
         key: BranchKey | None = None,
         first_child: int = 0,
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput]:
         """Stream a request: each item is the same `RequestOutput`, further on. Leaving the loop cancels the request.
 
         Args:
@@ -93,7 +93,7 @@ class AsyncLLM:
 
     async def chat(
         self, messages: Sequence[Message], sampling_params: SamplingParams | None = None, request_id: str | None = None
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput]:
         """The same for a conversation, through the model's chat template."""
         text = self.tokenizer.apply_chat_template(messages)
         ids = self.tokenizer.encode(text, add_special_tokens=False)
@@ -117,7 +117,7 @@ class AsyncLLM:
         cache_salt: str = "",
         key: BranchKey | None = None,
         first_child: int = 0,
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput]:
         name = request_id if request_id is not None else f"request-{next(self._numbers)}"
         if name in self._running:
             raise RequestError(f"request id {name!r} is in use: choose another, or wait for it to end")

@@ -84,6 +84,19 @@ class Ticket:
         return self.background, self.priority, self.number
 
 
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A queue now.
+
+    Attributes:
+        waiting: requests in it.
+        expected_wait_s: of a request that came now; None if nothing is known yet.
+    """
+
+    waiting: int
+    expected_wait_s: float | None
+
+
 class Refused(Exception):  # noqa: N818 - an answer rather than a fault
     """A request was not let in.
 
@@ -128,6 +141,11 @@ class AdmissionQueue:
         """Sequences in their slots."""
         return sum(self._running.values())
 
+    def state(self) -> QueueState:
+        """What a scrape is told."""
+        expected_s = self._wait_s(Ticket("", Work(0)), list(self._all_waiting()))
+        return QueueState(self.num_waiting, expected_s)
+
     def offer(self, ticket: Ticket, patience_s: float | None = None) -> None:
         """Put a request into the queue, or refuse it. `start` says whose turn it is.
 
@@ -170,22 +188,21 @@ class AdmissionQueue:
         waiting = [other for other in self._all_waiting() if not other.background]
         own = [other for other in waiting if other.owner == ticket.owner]
         limits, share = self.limits, self.limits.max_share if ticket.owner else 1.0
-        for bound, counts, reason in (
-            (limits.max_requests, lambda _: 1, "requests"),
-            (limits.max_tokens, lambda each: each.work.prompt_tokens, "tokens"),
-        ):
-            if bound is None:
-                continue
-            if sum(map(counts, waiting)) + counts(ticket) > bound:
-                raise Refused(reason, wait_s)
-            if sum(map(counts, own)) + counts(ticket) > math.ceil(bound * share):
-                raise Refused("share", wait_s)
+        if len(waiting) + 1 > limits.max_requests:
+            raise Refused("requests", wait_s)
+        if len(own) + 1 > math.ceil(limits.max_requests * share):
+            raise Refused("share", wait_s)
+        if limits.max_tokens is None:
+            return
+        if _tokens(waiting) + ticket.work.prompt_tokens > limits.max_tokens:
+            raise Refused("tokens", wait_s)
+        if _tokens(own) + ticket.work.prompt_tokens > math.ceil(limits.max_tokens * share):
+            raise Refused("share", wait_s)
 
     def _wait_s(self, ticket: Ticket, ahead: list[Ticket]) -> float | None:
         free = self.limits.slots - self.num_running
         sequences = sum(map(self._slots, ahead)) + self._slots(ticket) - free
-        prompt_tokens = sum(other.work.prompt_tokens for other in ahead)
-        return self.pace.wait_s(max(0, sequences) + self.pace.backlog, prompt_tokens, self.limits.slots)
+        return self.pace.wait_s(max(0, sequences) + self.pace.backlog, _tokens(ahead), self.limits.slots)
 
     def _head(self) -> Ticket | None:
         """The next to start: by kind and priority, then of the owner with the fewest slots, then the oldest."""
@@ -214,6 +231,10 @@ class AdmissionQueue:
             tickets.remove(ticket)
         if not tickets:
             self._waiting.pop(ticket.owner, None)
+
+
+def _tokens(tickets: list[Ticket]) -> int:
+    return sum(ticket.work.prompt_tokens for ticket in tickets)
 
 
 class Admission:
@@ -286,6 +307,6 @@ class Admissions:
         admission.observe(model.engine)
         return admission
 
-    def waiting(self) -> dict[str, int]:
-        """Requests that wait for a slot, by public name."""
-        return {name: admission.queue.num_waiting for name, admission in self._by_model.items()}
+    def states(self) -> dict[str, QueueState]:
+        """Of the queues, by public name."""
+        return {name: admission.queue.state() for name, admission in self._by_model.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -69,7 +69,7 @@ class Deadline:
         )
 
 
-async def until(deadline: Deadline | None, stream: AsyncGenerator[T]) -> AsyncIterator[T]:
+async def until(deadline: Deadline | None, stream: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """The items of a stream that come in time; it is closed in every case.
 
     Raises:

@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ramify.engine.stats import STEP_ROWS, EngineStats
+from ramify.serving.admission import QueueState
 
 _COUNTERS: tuple[tuple[str, str, str], ...] = (
     ("vllm:prompt_tokens", "prompt_tokens", "Prompt tokens that were read, cached ones included."),
@@ -28,14 +29,14 @@ class EngineCollector(Collector):
 
     Args:
         engines: gives the counters of each engine by public name.
-        waiting: gives how many requests wait in front of each.
+        queues: gives what waits in front of each.
     """
 
     def __init__(
-        self, engines: Callable[[], Mapping[str, EngineStats]], waiting: Callable[[], Mapping[str, int]]
+        self, engines: Callable[[], Mapping[str, EngineStats]], queues: Callable[[], Mapping[str, QueueState]]
     ) -> None:
         self._engines = engines
-        self._waiting = waiting
+        self._queues = queues
 
     def describe(self) -> list[Metric]:
         """The names, for the registry's check of duplicates."""
@@ -43,15 +44,15 @@ class EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The numbers of now."""
-        return self._families(self._engines(), self._waiting())
+        return self._families(self._engines(), self._queues())
 
-    def _families(self, engines: Mapping[str, EngineStats], waiting: Mapping[str, int]) -> Iterator[Metric]:
+    def _families(self, engines: Mapping[str, EngineStats], queues: Mapping[str, QueueState]) -> Iterator[Metric]:
         for name, field, text in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=["model_name"])
             for model, stats in engines.items():
                 counter.add_metric([model], getattr(stats, field))
             yield counter
-        yield from _gauges(engines, waiting)
+        yield from _gauges(engines, queues)
         phases = CounterMetricFamily(
             "ramify:step_phase_seconds",
             "Time of the engine's steps by phase: schedule, build, forward, sample, commit.",
@@ -64,7 +65,7 @@ class EngineCollector(Collector):
         yield _iteration_tokens(engines)
 
 
-def _gauges(engines: Mapping[str, EngineStats], waiting: Mapping[str, int]) -> Iterator[Metric]:
+def _gauges(engines: Mapping[str, EngineStats], queues: Mapping[str, QueueState]) -> Iterator[Metric]:
     def gauge(name: str, text: str, values: Mapping[str, float]) -> Metric:
         family = GaugeMetricFamily(name, text, labels=["model_name"])
         for model, value in values.items():
@@ -79,7 +80,12 @@ def _gauges(engines: Mapping[str, EngineStats], waiting: Mapping[str, int]) -> I
     yield gauge(
         "vllm:num_requests_waiting",
         "Requests that wait for a slot, and sequences that wait for KV blocks.",
-        {model: stats.waiting + waiting.get(model, 0) for model, stats in engines.items()},
+        {model: stats.waiting + (queues[model].waiting if model in queues else 0) for model, stats in engines.items()},
+    )
+    yield gauge(
+        "ramify:expected_wait_seconds",
+        "What a new request would wait now, by the estimate that admission stands on.",
+        {model: queue.expected_wait_s for model, queue in queues.items() if queue.expected_wait_s is not None},
     )
     yield gauge(
         "vllm:kv_cache_usage_perc",

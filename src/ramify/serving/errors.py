@@ -20,6 +20,7 @@ from ramify.errors import (
     SamplingParamsError,
     StorageFullError,
 )
+from ramify.serving.records import current_record
 
 _log = logging.getLogger(__name__)
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -68,6 +69,13 @@ class ApiError(Exception):
 
 def as_api_error(error: Exception) -> ApiError:
     """What a client is told of any exception: the caller's faults in full, others without their insides."""
+    told = _told(error)
+    if (record := current_record()) is not None:
+        record.code = told.code
+    return told
+
+
+def _told(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, _CALLERS_FAULT):

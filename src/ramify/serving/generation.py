@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -94,7 +94,7 @@ class Place:
 
 async def generate(
     server: Server, model: ServedModel, prompt: Prompt, params: SamplingParams, call: Call
-) -> AsyncIterator[RequestOutput]:
+) -> AsyncGenerator[RequestOutput]:
     """Stream a request of a model: each item is the same `RequestOutput`, further on. Leaving the loop cancels it.
 
     Raises:

@@ -89,7 +89,7 @@ def line_of(record: RequestRecord, now_s: float) -> dict[str, Any]:
 class _Formatter(logging.Formatter):
     """Both forms; they differ in how a line's fields are joined."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         said = {"time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"}

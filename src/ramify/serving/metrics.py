@@ -13,12 +13,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.exposition import choose_encoder
 
 from ramify.engine.outputs import RequestOutput
 from ramify.engine.stats import EngineStats
+from ramify.serving.admission import QueueState
 from ramify.serving.engine_metrics import EngineCollector
 
 if TYPE_CHECKING:
@@ -81,16 +80,16 @@ class Metrics:
 
     Args:
         engines: gives the counters of each engine that runs now, by public name; called at each scrape.
-        waiting: gives how many requests wait in front of each.
+        queues: gives what waits in front of each.
     """
 
     def __init__(
         self,
         engines: Callable[[], Mapping[str, EngineStats]],
-        waiting: Callable[[], Mapping[str, int]],
+        queues: Callable[[], Mapping[str, QueueState]],
     ) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        self.registry.register(EngineCollector(engines, waiting))
+        self.registry.register(EngineCollector(engines, queues))
         ProcessCollector(registry=self.registry)
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
@@ -145,9 +144,6 @@ class Metrics:
             "ramify:deadlines_missed",
             "Requests cut at their deadline, by whose it was: the client's or the server's.",
             (*model, "deadline"),
-        )
-        self.expected_wait = gauge(
-            "ramify:expected_wait_seconds", "What a new request would wait now, by the admission's estimate.", model
         )
         self.runs = counter(
             "ramify:strategy_runs", "Runs of methods, by why they stopped.", (*model, "strategy", "stop_reason")
@@ -211,7 +207,7 @@ class Metrics:
         self.runs.labels(model, strategy, result.stop_reason).inc()
         for purse in PURSES:
             self.purse.labels(model, strategy, purse).inc(getattr(ledger, purse))
-        self.saved.labels(model, strategy).inc(ledger.saved)
+        self.saved.labels(model, strategy).inc(max(0, ledger.saved))
         self.shared.labels(model, strategy).inc(ledger.shared)
 
     def http_ended(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -221,9 +217,8 @@ class Metrics:
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Everything as text, and its content type: OpenMetrics for who asks for it, else Prometheus's own."""
-        if "application/openmetrics-text" in accept:
-            return generate_openmetrics(self.registry), CONTENT_TYPE_LATEST
-        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_1_0_0
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
 
 
 def metric_names(registry: CollectorRegistry) -> Iterable[tuple[str, str, str]]:

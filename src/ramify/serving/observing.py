@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ramify.serving.errors import ApiError, as_api_error
+from ramify.serving.errors import ApiError, as_api_error, error_response
 from ramify.serving.logs import request_id
 from ramify.serving.records import RequestRecord, recording
 from ramify.serving.server import Server
@@ -70,10 +69,9 @@ class Observing:
                 await self._app(scope, receive, answer.send)
         except Exception as error:
             told = as_api_error(error)
-            answer.record.code = told.code
             if answer.record.status:
                 raise  # the answer has begun: all that is left is to break the connection
-            await JSONResponse(told.body(), told.status, told.headers)(scope, receive, answer.send)
+            await error_response(told)(scope, receive, answer.send)
 
 
 class _Answer:

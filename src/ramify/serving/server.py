@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -33,6 +34,7 @@ class Server:
         metrics: what Prometheus reads.
         tracing: spans, where they are wanted.
         log: a line a request.
+        startup_s: how long each part took to start.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -41,16 +43,21 @@ class Server:
         self.storage = Storage(config.storage_url or "", _storage_limits(config))
         self.admissions = Admissions(config)
         self.draining = Draining(config.drain_timeout_s)
-        self.metrics = Metrics(self.models.stats, self.admissions.waiting)
+        self.metrics = Metrics(self.models.stats, self.admissions.states)
+        self.metrics.draining.set_function(lambda: float(self.draining.begun))
         self.tracing = Tracing.to(config.otlp_endpoint)
         self.log = RequestLog(config.log_prompts)
         self.keys = Keys(config, self.storage)
+        self.startup_s: dict[str, float] = {}
 
     async def start(self) -> None:
         """Make everything ready."""
-        await self.storage.start()
-        await self.keys.start()
-        await self.models.start()
+        parts = {"storage": self.storage.start, "keys": self.keys.start, "models": self.models.start}
+        for part, start in parts.items():
+            began_s = time.perf_counter()
+            await start()
+            self.startup_s[part] = time.perf_counter() - began_s
+            self.metrics.startup.labels(part).set(self.startup_s[part])
 
     async def close(self) -> None:
         """End everything."""

@@ -48,11 +48,11 @@ async def the_version() -> dict[str, str]:
 @router.get("/load")
 async def load(server: TheServer) -> dict[str, Any]:
     """How much there is to do, in all and by model."""
-    waiting = server.admissions.waiting()
+    queues = server.admissions.states()
     models = {
         name: {
             "running": stats.running,
-            "waiting": stats.waiting + waiting.get(name, 0),
+            "waiting": stats.waiting + (queues[name].waiting if name in queues else 0),
             "kv_cache_usage": round(stats.blocks_used / max(1, stats.blocks_total), 4),
         }
         for name, stats in server.models.stats().items()
