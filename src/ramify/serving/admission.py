@@ -122,6 +122,9 @@ class AdmissionQueue:
     Args:
         limits: its bounds.
         pace: of the engine, for estimates.
+
+    Attributes:
+        paused: nothing starts; everything waits.
     """
 
     def __init__(self, limits: AdmissionLimits, pace: Pace) -> None:
@@ -130,6 +133,7 @@ class AdmissionQueue:
         self._waiting: dict[str, list[Ticket]] = {}
         self._running: dict[Ticket, int] = {}
         self._running_of: Counter[str] = Counter()
+        self.paused = False
 
     @property
     def num_waiting(self) -> int:
@@ -214,6 +218,8 @@ class AdmissionQueue:
         )
 
     def _fits(self, ticket: Ticket) -> bool:
+        if self.paused:
+            return False
         slots = self.limits.slots
         usable = slots - slots // RESERVE_OF_SLOTS if ticket.background else slots
         return self.num_running + self._slots(ticket) <= usable or self.num_running == 0
@@ -274,6 +280,11 @@ class Admission:
             self.queue.leave(ticket)
             self._start()
 
+    def set_paused(self, paused: bool) -> None:
+        """Start nothing new; or go on."""
+        self.queue.paused = paused
+        self._start()
+
     def _start(self) -> None:
         for ticket in self.queue.start():
             turn = self._turns[ticket]
@@ -291,6 +302,13 @@ class Admissions:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._by_model: dict[str, Admission] = {}
+        self.paused = False
+
+    def set_paused(self, paused: bool) -> None:
+        """Start nothing new at any engine, so that requests wait in their queues; or go on."""
+        self.paused = paused
+        for admission in self._by_model.values():
+            admission.set_paused(paused)
 
     def of(self, model: ServedModel) -> Admission:
         """The queue of a model's engine, with what is known of its pace by now."""
@@ -303,6 +321,7 @@ class Admissions:
                 config.max_waiting_share,
             )
             self._by_model[model.name] = Admission(limits)
+            self._by_model[model.name].set_paused(self.paused)
         admission = self._by_model[model.name]
         admission.observe(model.engine)
         return admission

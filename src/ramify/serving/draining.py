@@ -54,15 +54,19 @@ class Draining:
             if not self._running:
                 self._idle.set()
 
+    def begin(self) -> None:
+        """Turn new requests away from now on."""
+        if not self.begun:
+            self._ends_at_s = time.monotonic() + self._timeout_s
+            self.started.set()
+
     async def drain(self) -> bool:
         """Turn new requests away, and wait for those that run, for as long as they may take.
 
         Returns:
             Whether all of them ended.
         """
-        if not self.begun:
-            self._ends_at_s = time.monotonic() + self._timeout_s
-            self.started.set()
+        self.begin()
         try:
             await asyncio.wait_for(self._idle.wait(), max(0.0, self._ends_at_s - time.monotonic()))
         except TimeoutError:

@@ -156,6 +156,7 @@ async def admitted(server: Server, model: ServedModel, call: Call, work: Work) -
     """
     record = current_record() or RequestRecord(call.request_id, "", "", background=call.background)
     record.model = model.name
+    call.caller.check_priority(call.priority)
     await _rate(call)
     deadline = _deadline(server, call, record)
     owner = "" if call.caller.name == ANONYMOUS else call.caller.owner
