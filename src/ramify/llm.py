@@ -92,8 +92,8 @@ class LLM(OfflineLLM):
         single = isinstance(problems, str | Problem)
         several: Sequence[str | Problem] = [problems] if isinstance(problems, str | Problem) else problems
         asked = [
-            each if isinstance(each, Problem) else Problem(id=f"question-{place}", prompt=each)
-            for place, each in enumerate(several)
+            each if isinstance(each, Problem) else Problem(id=str(place), prompt=each)
+            for place, each in enumerate(several, start=1)
         ]
         rewards = needed_models.reward_models(method) if reward_models is None else tuple(reward_models)
         others = needed_models.other_models(method) if models is None else tuple(models)

@@ -47,6 +47,8 @@ class Limits:
     max_grammar_bytes: int = limit(64 * 2**10, "a schema, regular expression, grammar or list of choices")
     grammar_timeout_s: float = limit(5.0, "seconds to compile one")
     template_timeout_s: float = limit(5.0, "seconds for a chat template to render")
+    max_method_tokens: int = limit(1_048_576, "tokens of a method's budget; also the budget of one that names none")
+    max_branches: int = limit(256, "n, width and other counts of a method")
     max_metadata: int = limit(16, "entries of metadata")
     max_batch_requests: int = limit(50_000, "lines of a batch")
 

@@ -149,9 +149,9 @@ class Tokenizer:
     def prompt_ids(self, prompt: Prompt) -> TokenIds:
         """Ids of a prompt in any form: text, ids, messages, ``{"prompt": text}``, ``{"prompt_token_ids": ids}``.
 
-        A conversation with tools or other arguments of the chat template is
-        ``{"messages": messages, "template": {"tools": tools, ...}}``, the arguments as `ChatTemplate.render` takes them.
-        Ids that stand beside a text or messages are what these were encoded to.
+        A conversation with tools or other arguments of the chat template (as `ChatTemplate.render` takes them) is
+        ``{"messages": messages, "template": {"tools": tools, ...}}``. Ids that stand beside a text
+        or messages are what these were encoded to.
 
         Raises:
             RequestError: the prompt is empty or of no known form.
