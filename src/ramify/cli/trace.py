@@ -1,4 +1,4 @@
-"""`ramify trace`: read the trace of a run in the terminal."""
+"""`ramify trace`: read the trace of a run in the terminal, or as a page."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def trace(
     node: Annotated[int | None, typer.Option(help="Show one node whole, with the way to it.")] = None,
     events: Annotated[bool, typer.Option(help="List the events in order instead of the tree.")] = False,
     max_children: Annotated[int, typer.Option(help="Children shown of a node.")] = 8,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the trace to this HTML file, which opens from disk, complete in itself.")
+    ] = None,
     json: common.Json = False,
 ) -> None:
     """Show a run: its search tree with scores, what was dropped, the choice, and the ledger.
@@ -28,7 +31,12 @@ def trace(
     from ramify.strategies.kernel.trace_file import read_trace
 
     found = read_trace(file)
-    if node is not None:
+    if html is not None:
+        from ramify.serving.page.viewer import trace_html
+
+        common.write_file(html, trace_html(found).encode())
+        common.say(f"wrote {html}: open it in a browser")
+    elif node is not None:
         show_node(found, node)
     elif events:
         for event in found.events:

@@ -1,0 +1,1 @@
+"""The web page and the viewer of traces, as `web/` builds them, and what fills them."""
