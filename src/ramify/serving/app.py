@@ -9,13 +9,13 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from ramify.serving.api import health, metrics, models
+from ramify.serving.api import chat, completions, health, metrics, models, tokenize
 from ramify.serving.edge import Edge, SecurityHeaders, cors_options, public_rules
 from ramify.serving.errors import install_error_handlers
 from ramify.serving.observing import Observing
 from ramify.serving.server import Server
 
-ROUTERS = (health.router, metrics.router, models.router)
+ROUTERS = (health.router, metrics.router, models.router, chat.router, completions.router, tokenize.router)
 
 
 def create_app(server: Server) -> FastAPI:

@@ -6,17 +6,32 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from ramify.serving.server import TheCaller, TheServer
+from ramify.serving.auth import Caller
+from ramify.serving.protocol.answers import ModelCard, ModelList, documented
+from ramify.serving.server import Server, TheCaller, TheServer
 
 router = APIRouter()
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", **documented(ModelList))
 async def list_models(server: TheServer, caller: TheCaller) -> dict[str, Any]:
     """The models that the caller may use, the default first."""
-    data = []
-    for name in filter(caller.may_use, server.models.names()):
-        async with server.models.use(name, caller) as model:
-            card = {"id": name, "object": "model", "created": model.created_s, "owned_by": "ramify"}
-            data.append({**card, "max_model_len": model.max_model_len})
-    return {"object": "list", "data": data}
+    names = [name for name in server.models.names() if caller.may_use(name)]
+    return {"object": "list", "data": [await _card(server, caller, name) for name in names]}
+
+
+@router.get("/v1/models/{model:path}", **documented(ModelCard))
+async def retrieve_model(model: str, server: TheServer, caller: TheCaller) -> dict[str, Any]:
+    """One model."""
+    return await _card(server, caller, model)
+
+
+async def _card(server: Server, caller: Caller, name: str) -> dict[str, Any]:
+    async with server.models.use(name, caller) as model:
+        return {
+            "id": name,
+            "object": "model",
+            "created": model.created_s,
+            "owned_by": "ramify",
+            "max_model_len": model.max_model_len,
+        }

@@ -1,0 +1,260 @@
+"""Chat completions: from a request's body to the whole answer, or to the events of a stream.
+
+A stream's events add up to the whole answer of the same seed. An event holds all that is new, so a client that is
+behind gets several tokens at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ramify.engine.outputs import CompletionOutput, RequestOutput
+from ramify.sampling import SamplingParams
+from ramify.serving import sse
+from ramify.serving.auth import Caller
+from ramify.serving.chat_prompts import ChatPrompt, chat_params, chat_prompt
+from ramify.serving.logprobs import TokenNames, chat_logprobs, prompt_logprobs
+from ramify.serving.models import ServedModel
+from ramify.serving.protocol.bounds import check_bounds
+from ramify.serving.protocol.chat import ChatRequest
+from ramify.serving.running import Outputs, call_of, chat_style, fingerprint, last, run, usage
+from ramify.serving.server import Server
+from ramify.text.chat_format import ChatFormat
+from ramify.text.chat_parser import CallDelta, ChatParser, Delta, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class AskedChat:
+    """A chat request that was understood.
+
+    Attributes:
+        body: as it was sent.
+        model: that answers.
+        style: how the model writes thoughts and calls.
+        prompt: what it goes on with.
+        params: how.
+        outputs: the engine's side of it, once it is iterated.
+        head: the fields that every object of the response begins with.
+    """
+
+    body: ChatRequest
+    model: ServedModel
+    style: ChatFormat
+    prompt: ChatPrompt
+    params: SamplingParams
+    outputs: Outputs
+    head: dict[str, Any]
+
+    @property
+    def names(self) -> TokenNames:
+        """How its tokens are written."""
+        return TokenNames(self.model.tokenizer, bool(self.body.return_tokens_as_token_ids))
+
+    def parser(self) -> ChatParser:
+        """The reader of one answer."""
+        prompt = self.prompt
+        hide = self.body.skip_special_tokens is not False
+        text = prompt.given.text or ""
+        return self.style.parser(text, prompt.use, continued=prompt.continued, hide_special_tokens=hide)
+
+    def usage(self, output: RequestOutput, ended: bool) -> dict[str, Any]:
+        """Token counts so far; thoughts are counted at the end."""
+        answers = output.outputs
+        reasoning = 0
+        if ended and self.style.reasoning is not None:
+            text, continued = self.prompt.given.text or "", self.prompt.continued
+            count = self.style.count_reasoning_tokens
+            reasoning = sum(count(tuple(each.token_ids), text, continued) for each in answers)
+        completion = sum(len(each.token_ids) for each in answers)
+        return usage(len(output.prompt_token_ids), completion, output.num_cached_tokens, reasoning)
+
+    def extras(self, output: RequestOutput) -> dict[str, Any]:
+        """What is told of the prompt, where it was asked for."""
+        told: dict[str, Any] = {}
+        if self.body.prompt_logprobs is not None and output.prompt_logprobs is not None:
+            told["prompt_logprobs"] = prompt_logprobs(self.names, output.prompt_logprobs)
+        if self.body.return_token_ids:
+            told["prompt_token_ids"] = list(output.prompt_token_ids)
+        return told
+
+    def welcome(self, call: CallDelta) -> bool:
+        """Whether a call is given: all but the first are left out where the request wants one at most."""
+        return call.index == 0 or self.body.parallel_tool_calls is not False
+
+
+@asynccontextmanager
+async def asked_chat(
+    server: Server, caller: Caller, body: ChatRequest, request_id: str, kind: str
+) -> AsyncIterator[AskedChat]:
+    """Check a request and make its prompt.
+
+    Raises:
+        ApiError, RequestError, SamplingParamsError: it cannot be served.
+    """
+    check_bounds(body, server.config.limits)
+    body.check()
+    async with server.models.use(body.model or server.models.names()[0], caller) as model:
+        style = chat_style(server, model)
+        prompt = await chat_prompt(body, style, server.config.limits)
+        params = chat_params(body, style, prompt)
+        head = {
+            "id": request_id,
+            "object": kind,
+            "created": int(time.time()),
+            "model": body.model or model.name,
+            "system_fingerprint": fingerprint(server, model),
+        }
+        outputs = run(server, model, [prompt.given], params, call_of(body, caller, request_id))
+        yield AskedChat(body, model, style, prompt, params, outputs, head)
+
+
+async def complete_chat(server: Server, caller: Caller, body: ChatRequest, request_id: str) -> dict[str, Any]:
+    """The whole answer.
+
+    Raises:
+        ApiError, RequestError, SamplingParamsError, EngineError: see `asked_chat` and `run`.
+    """
+    async with asked_chat(server, caller, body, request_id, "chat.completion") as asked:
+        output = (await last(asked.outputs))[0]
+        choices = [_choice(asked, answer) for answer in output.outputs]
+        return {**asked.head, "choices": choices, "usage": asked.usage(output, True), **asked.extras(output)}
+
+
+def _choice(asked: AskedChat, answer: CompletionOutput) -> dict[str, Any]:
+    parser = asked.parser()
+    parser.push(answer.text)
+    parser.finish()
+    calls = [_call(call) for place, call in enumerate(parser.calls) if asked.welcome(CallDelta(place))]
+    message: dict[str, Any] = {"role": "assistant", "content": parser.content, "refusal": None}
+    if calls:
+        message["tool_calls"] = calls
+        message["content"] = parser.content or None
+    if parser.reasoning and asked.body.include_reasoning is not False:
+        message |= {"reasoning_content": parser.reasoning, "reasoning": parser.reasoning}
+    choice: dict[str, Any] = {
+        "index": answer.index,
+        "message": message,
+        "logprobs": None,
+        "finish_reason": parser.finish_reason(answer.finish_reason),
+        "stop_reason": answer.stop_reason,
+    }
+    if answer.logprobs is not None:
+        choice["logprobs"] = _logprobs(asked, answer, 0)
+    if asked.body.return_token_ids:
+        choice["token_ids"] = answer.token_ids
+    return choice
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _logprobs(asked: AskedChat, answer: CompletionOutput, start: int) -> dict[str, Any]:
+    tokens, positions = answer.token_ids[start:], (answer.logprobs or [])[start:]
+    return {"content": chat_logprobs(asked.names, tokens, positions, asked.body.top_logprobs or 0), "refusal": None}
+
+
+async def stream_chat(server: Server, caller: Caller, body: ChatRequest, request_id: str) -> AsyncGenerator[bytes]:
+    """The events of a stream, encoded.
+
+    Raises:
+        ApiError, RequestError, SamplingParamsError, EngineError: see `asked_chat` and `run`.
+    """
+    async with (
+        asked_chat(server, caller, body, request_id, "chat.completion.chunk") as asked,
+        aclosing(asked.outputs) as outputs,
+    ):
+        choices: list[_StreamedChoice] = []
+        state: RequestOutput | None = None
+        async for _, state in outputs:
+            events = []
+            if not choices:
+                choices = [_StreamedChoice(asked, answer.index) for answer in state.outputs]
+                events = [_event(asked, choice.begin(), state, asked.extras(state)) for choice in choices]
+            for choice, answer in zip(choices, state.outputs, strict=True):
+                events += [_event(asked, news, state) for news in choice.news(answer)]
+            if events:
+                yield b"".join(events)
+        if body.include_usage and state is not None:
+            yield sse.event({**asked.head, "choices": [], "usage": asked.usage(state, True)})
+        yield sse.DONE
+
+
+def _event(
+    asked: AskedChat, choice: dict[str, Any], output: RequestOutput, extras: dict[str, Any] | None = None
+) -> bytes:
+    chunk = {**asked.head, "choices": [choice], **(extras or {})}
+    if asked.body.continuous_usage:
+        chunk["usage"] = asked.usage(output, False)
+    elif asked.body.include_usage:
+        chunk["usage"] = None
+    return sse.event(chunk)
+
+
+class _StreamedChoice:
+    """One answer of a stream: what is new of it since the last time."""
+
+    def __init__(self, asked: AskedChat, index: int) -> None:
+        self._asked = asked
+        self._index = index
+        self._parser = asked.parser()
+        self._characters = 0
+        self._tokens = 0
+        self._ended = False
+
+    def begin(self) -> dict[str, Any]:
+        """The first event's choice: who speaks."""
+        return self._choice({"role": "assistant", "content": ""})
+
+    def news(self, answer: CompletionOutput) -> list[dict[str, Any]]:
+        """The choices of the events that tell what is new."""
+        if self._ended:
+            return []
+        text = answer.text[self._characters :]
+        deltas = self._parser.push(text) if text else []
+        if answer.finished:
+            deltas += self._parser.finish()
+        choices = [self._choice(delta) for delta in map(self._delta, deltas) if delta]
+        if len(answer.token_ids) > self._tokens:
+            self._add_tokens(choices, answer)
+        self._characters, self._tokens = len(answer.text), len(answer.token_ids)
+        if answer.finished:
+            self._ended = True
+            choices.append(self._choice({}, self._parser.finish_reason(answer.finish_reason)))
+            choices[-1]["stop_reason"] = answer.stop_reason
+        return choices
+
+    def _add_tokens(self, choices: list[dict[str, Any]], answer: CompletionOutput) -> None:
+        """What is told of the new tokens goes with the first event; it may have no text."""
+        told: dict[str, Any] = {}
+        if answer.logprobs is not None:
+            told["logprobs"] = _logprobs(self._asked, answer, self._tokens)
+        if self._asked.body.return_token_ids:
+            told["token_ids"] = answer.token_ids[self._tokens :]
+        if told and not choices:
+            choices.append(self._choice({"content": ""}))
+        if told:
+            choices[0].update(told)
+
+    def _choice(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+    def _delta(self, delta: Delta) -> dict[str, Any]:
+        if delta.reasoning:
+            if self._asked.body.include_reasoning is False:
+                return {}
+            return {"reasoning_content": delta.reasoning, "reasoning": delta.reasoning}
+        if delta.call is None:
+            return {"content": delta.content} if delta.content else {}
+        return {"tool_calls": [_call_delta(delta.call)]} if self._asked.welcome(delta.call) else {}
+
+
+def _call_delta(call: CallDelta) -> dict[str, Any]:
+    if call.name is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": call.index, "id": call.id, "type": "function", "function": function}
