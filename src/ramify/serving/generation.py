@@ -52,7 +52,6 @@ class Call:
         cache_salt: the client's own, on top of its key's.
         timeout_s: the answer is of no use after so many seconds; a header may say it instead.
         key, first_child: name the branch that the draws belong to; of the seed by default.
-        background: nobody waits for it: it gives way to all others, and waits as long as it has to.
     """
 
     request_id: str
@@ -62,7 +61,6 @@ class Call:
     timeout_s: float | None = None
     key: BranchKey | None = None
     first_child: int = 0
-    background: bool = False
 
     @property
     def salt(self) -> str:
@@ -70,11 +68,6 @@ class Call:
         if not (self.caller.cache_salt or self.cache_salt):
             return ""
         return hashlib.sha256(f"{self.caller.cache_salt}\n{self.cache_salt}".encode()).hexdigest()
-
-    @property
-    def engine_priority(self) -> int:
-        """What the engine orders by."""
-        return self.priority + (BACKGROUND_PRIORITY if self.background else 0)
 
 
 @dataclass(slots=True)
@@ -90,6 +83,10 @@ class Place:
     record: RequestRecord
     started_s: float
     deadline: Deadline | None
+
+    def engine_priority(self, call: Call) -> int:
+        """What the engine orders by."""
+        return call.priority + (BACKGROUND_PRIORITY if self.record.background else 0)
 
 
 async def generate(
@@ -109,7 +106,7 @@ async def generate(
             {"prompt": text, "prompt_token_ids": ids},
             params,
             call.request_id,
-            priority=call.engine_priority,
+            priority=place.engine_priority(call),
             cache_salt=call.salt,
             key=call.key,
             first_child=call.first_child,
@@ -154,15 +151,15 @@ async def admitted(server: Server, model: ServedModel, call: Call, work: Work) -
         ApiError: 429, with Retry-After, if the queue is full or its end beyond the deadline; 400, a deadline that
             the server does not give; 408 or 504, its turn did not come in time.
     """
-    record = current_record() or RequestRecord(call.request_id, "", "", background=call.background)
+    record = current_record() or RequestRecord(call.request_id, "", "")
     record.model = model.name
     call.caller.check_priority(call.priority)
-    await _rate(call)
+    await _rate(call, record)
     deadline = _deadline(server, call, record)
     owner = "" if call.caller.name == ANONYMOUS else call.caller.owner
-    ticket = Ticket(owner, work, call.priority, call.background)
+    ticket = Ticket(owner, work, call.priority, record.background)
     waits = [server.config.max_wait_s, None if deadline is None else deadline.left_s]
-    patience_s = None if call.background else min((wait for wait in waits if wait is not None), default=None)
+    patience_s = None if record.background else min((wait for wait in waits if wait is not None), default=None)
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(None if deadline is None else deadline.left_s) as limit:
@@ -196,13 +193,13 @@ def ran(server: Server, model: ServedModel, call: Call, place: Place, strategy: 
     call.caller.rates.charge(ledger.prompt + ledger.total_tokens)
 
 
-async def _rate(call: Call) -> None:
+async def _rate(call: Call, record: RequestRecord) -> None:
     """Hold a key to its tokens a minute: it is told to come back, or, where nobody waits for it, waits itself."""
     while True:
         try:
             call.caller.rates.check_tokens()
         except ApiError as refusal:
-            if not call.background:
+            if not record.background:
                 raise
             await asyncio.sleep(float(refusal.headers["retry-after"]))
         else:
@@ -210,7 +207,7 @@ async def _rate(call: Call) -> None:
 
 
 def _deadline(server: Server, call: Call, record: RequestRecord) -> Deadline | None:
-    if call.background:
+    if record.background:
         return Deadline.of(record.arrived_s, call.timeout_s, None)
     asked_s = call.timeout_s if call.timeout_s is not None else record.timeout_s
     return Deadline.of(record.arrived_s, asked_s, server.config.request_timeout_s)

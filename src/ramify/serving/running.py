@@ -29,14 +29,16 @@ Outputs = AsyncGenerator[tuple[int, RequestOutput]]
 
 def call_of(body: SamplingFields, caller: Caller, request_id: str) -> Call:
     """What a request's generations carry besides prompt and parameters."""
-    draws = body.ramify
+    draws, record = body.ramify, current_record()
     return Call(
         request_id,
         caller,
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
+        timeout_s=body.timeout,
         key=None if draws is None else draws.key,
         first_child=0 if draws is None else draws.child,
+        background=record is not None and record.background,
     )
 
 

@@ -16,6 +16,7 @@ from ramify.serving.protocol.api_model import ApiModel
 from ramify.serving.protocol.ramify_field import RamifyField
 
 MAX_TOKENS = 2**31 - 1
+MAX_TIMEOUT_S = 7 * 24 * 3600
 MAX_TOKEN_IDS = 2**20
 """Ids in one list of a request."""
 MAX_LOGIT_BIAS = 1024
@@ -94,6 +95,9 @@ class SamplingFields(WithoutEffect):
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = Field(None, description="Lower runs first.")
     cache_salt: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         None, description="Cached prefixes are shared only among requests of one salt."
+    )
+    timeout: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] | None = Field(
+        None, description="Seconds after which the answer is of no use: it is cut then, and may not wait for longer."
     )
     ramify: RamifyField | None = Field(
         None, description="The inference-time method that answers, or the branch that the draws belong to."
