@@ -162,7 +162,10 @@ class Metrics:
         )  # fmt: skip
         self.batch_lines = counter("ramify:batch_lines", "Lines of batches that ended, by how.", ("outcome",))
         self.storage = histogram(
-            "ramify:storage_seconds", "Statements of the storage, by kind.", ("operation",), buckets=TOKEN_TIMES_S
+            "ramify:storage_seconds",
+            "Transactions of the storage, waiting included: read or write.",
+            ("operation",),
+            buckets=TOKEN_TIMES_S,
         )
         self.http = counter("ramify:http_requests", "HTTP requests.", ("method", "route", "status"))
         self.http_seconds = histogram(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -65,12 +66,16 @@ class Database:
 
     Args:
         url: as `storage_url` gives it.
+
+    Attributes:
+        observe: told of every transaction: "read" or "write", and the seconds that it took, waiting included.
     """
 
     def __init__(self, url: URL) -> None:
         self._url = url
         self.sqlite = url.drivername == "sqlite"
         self._in_memory = self.sqlite and url.database in (None, "", ":memory:")
+        self.observe: Callable[[str, float], None] = lambda kind, seconds: None
         self._writers: ThreadPoolExecutor | None = None
         self._readers: ThreadPoolExecutor | None = None
 
@@ -104,7 +109,7 @@ class Database:
         Raises:
             StorageError: the database failed.
         """
-        return await self._on(self._readers, self._attempts, work, self._read_engine)
+        return await self._timed("read", self._on(self._readers, self._attempts, work, self._read_engine))
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Run a transaction; it is stored whole, on the disk, or not at all. `work` may run more than once.
@@ -113,7 +118,14 @@ class Database:
             StorageFullError: there is no room; nothing was changed.
             StorageError: the database failed.
         """
-        return await self._on(self._writers, self._attempts, work, self._write_engine)
+        return await self._timed("write", self._on(self._writers, self._attempts, work, self._write_engine))
+
+    async def _timed(self, kind: str, transaction: Awaitable[T]) -> T:
+        began_s = time.perf_counter()
+        try:
+            return await transaction
+        finally:
+            self.observe(kind, time.perf_counter() - began_s)
 
     async def _on(self, pool: ThreadPoolExecutor | None, call: Callable[..., T], *arguments: Any) -> T:
         if pool is None:
