@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ramify.cli import batch, chat, demo, doctor, evaluate, generate, recommend, solve, techniques, trace
+from ramify.cli import batch, chat, demo, doctor, evaluate, generate, keys, recommend, serve, solve, techniques, trace
 from ramify.cli.common import ExitCode, exit_code_of, say
 from ramify.errors import RamifyError
 
@@ -55,6 +55,8 @@ app.command("batch")(batch.batch)
 app.command("techniques")(techniques.techniques)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
+app.command("serve", cls=serve.ServeCommand)(serve.serve)
+app.add_typer(keys.app, name="keys")
 
 
 def _show_version(wanted: bool) -> None:

@@ -9,13 +9,15 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from ramify.serving.api import chat, completions, health, metrics, models, tokenize
+from ramify.serving.api import batches, chat, completions, files, health, metrics, models, page, tokenize, traces
 from ramify.serving.edge import Edge, SecurityHeaders, cors_options, public_rules
 from ramify.serving.errors import install_error_handlers
 from ramify.serving.observing import Observing
 from ramify.serving.server import Server
 
 ROUTERS = (health.router, metrics.router, models.router, chat.router, completions.router, tokenize.router)
+ROUTERS += (files.router, batches.router, traces.router)
+ROUTERS += (page.router,)
 
 
 def create_app(server: Server) -> FastAPI:
@@ -35,8 +37,8 @@ def create_app(server: Server) -> FastAPI:
     app.add_middleware(Edge, rules=public_rules(server))  # each one added is around those before
     if server.config.allowed_origins:
         app.add_middleware(CORSMiddleware, **cors_options(server.config))
-    app.add_middleware(SecurityHeaders)
     app.add_middleware(Observing, server=server)
+    app.add_middleware(SecurityHeaders)
     for router in ROUTERS:
         app.include_router(router)
     return app

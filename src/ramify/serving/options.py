@@ -60,6 +60,13 @@ class Option:
         """As in the environment."""
         return VARIABLE_PREFIX + self.name.upper()
 
+    @property
+    def shown_default(self) -> str:
+        """As people read it; empty where there is none, or it depends."""
+        if self.default is None or self.default in ("", ()) or not isinstance(self.default, str | int | float):
+            return ""
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
+
 
 MODELS = Option(
     "models", str, "Models to serve, the default first: a bundled name, a folder, a hub id, or NAME=MODEL.", many=True
@@ -157,7 +164,7 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
 def options_table() -> str:
     """All options as a Markdown table, for the docs."""
     rows = ["| flag | variable | default | |", "|---|---|---|---|"]
-    rows += [f"| `{one.flag}` | `{one.variable}` | {_shown(one.default)} | {one.help} |" for one in OPTIONS]
+    rows += [f"| `{one.flag}` | `{one.variable}` | {one.shown_default} | {one.help} |" for one in OPTIONS]
     return "\n".join(rows)
 
 
@@ -168,14 +175,8 @@ def limits_table() -> str:
     return "\n".join(rows)
 
 
-def _shown(default: Any) -> str:
-    if default is None or default in ("", ()) or not isinstance(default, str | int | float):
-        return ""
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
-
-
 def _parse(path: Path, text: str) -> Any:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     try:
         if path.suffix == ".toml":
@@ -198,14 +199,14 @@ def _checked(name: str, value: Any) -> Any:
     return _of_kind(option, value)
 
 
-def _of_kind(option: Option, value: Any) -> Value:
+def _of_kind(option: Option, value: Any) -> Any:
     if option.kind is float and type(value) is int:
         value = float(value)
     if type(value) is not option.kind:
         raise ConfigError(f"{option.name}={value!r} does not work: it must be of type {option.kind.__name__}")
     if option.choices and value not in option.choices:
         raise ConfigError(f"{option.name}={value!r} does not work: use one of {', '.join(option.choices)}")
-    return typing.cast(Value, value)
+    return value
 
 
 def _named_models(sources: Mapping[str, str] | Iterable[str], names: Iterable[str]) -> dict[str, str]:
@@ -233,7 +234,7 @@ def _name_and_source(text: str) -> tuple[str, str]:
 def _limits(given: Mapping[str, Any] | Iterable[str]) -> Limits:
     if not isinstance(given, Mapping):
         given = dict(_assignment(text) for text in given)
-    fields = {field.name: type(field.default) for field in dataclasses.fields(Limits)}
+    fields = typing.get_type_hints(Limits)
     return Limits(**{_known(name, fields, "limits"): _number(name, fields[name], each) for name, each in given.items()})
 
 
@@ -244,10 +245,10 @@ def _assignment(text: str) -> tuple[str, str]:
     return name.strip(), value
 
 
-def _number(name: str, kind: type, value: Any) -> float:
+def _number(name: str, kind: type[int] | type[float], value: Any) -> Any:
     try:
         if not isinstance(value, bool):
-            return typing.cast(float, kind(value))
+            return kind(value)
     except (TypeError, ValueError):
         pass
     raise ConfigError(f"limit {name}={value!r} does not work: it must be a number of type {kind.__name__}")
