@@ -13,6 +13,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ramify.serving.api.page import PAGE_PATHS
 from ramify.serving.auth import Caller, presented_token
 from ramify.serving.bodies import UPLOAD_PATHS, Body, check_json, check_kind, too_long
 from ramify.serving.config import ServerConfig, is_loopback
@@ -21,8 +22,8 @@ from ramify.serving.limits import Limits
 from ramify.serving.rates import RATE_HEADERS
 from ramify.serving.server import Server
 
-OPEN_PATHS = frozenset({"/health", "/ping", "/ready"})
-"""What answers without a key: whether the server lives, and nothing else."""
+OPEN_PATHS = frozenset({"/health", "/ping", "/ready"}) | PAGE_PATHS
+"""What answers without a key: whether the server lives, and the files of its page, which are everybody's."""
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),

@@ -1,6 +1,6 @@
 // The tree as a list in words: what a keyboard and a screen reader walk through. Only the rows in view exist.
 
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import { outline } from "../trace/layout";
 import { scoreOf, type Tree } from "../trace/tree";
 import { describe, oneLine, title } from "./marks";
@@ -19,6 +19,7 @@ const INDENT = 14;
 const MARK = { open: "○", stop: "■", length: "▶", abort: "◌", dropped: "✕" } as const;
 
 export function Outline({ tree, version, shown, selected, onSelect }: Props) {
+  const name = useId();
   const box = useRef<HTMLDivElement>(null);
   const [folded, setFolded] = useState<ReadonlySet<number>>(new Set());
   const [top, setTop] = useState(0);
@@ -82,7 +83,7 @@ export function Outline({ tree, version, shown, selected, onSelect }: Props) {
       role="tree"
       aria-label="Nodes of the search tree"
       tabIndex={0}
-      aria-activedescendant={active === null ? undefined : `row-${active}`}
+      aria-activedescendant={active === null ? undefined : `${name}-${active}`}
       onKeyDown={onKey}
       onScroll={(event) => setTop(event.currentTarget.scrollTop)}
     >
@@ -93,7 +94,7 @@ export function Outline({ tree, version, shown, selected, onSelect }: Props) {
           return (
             <div
               key={id}
-              id={`row-${id}`}
+              id={`${name}-${id}`}
               role="treeitem"
               aria-level={node.depth + 1}
               aria-selected={id === selected}

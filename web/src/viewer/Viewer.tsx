@@ -1,6 +1,6 @@
 // The viewer: one run as a picture, a list, a timeline, events and a ledger, with one node chosen among all of them.
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useId, useMemo, useState } from "preact/hooks";
 import { EVERYTHING, FILTERS, matches, withAncestors, type Filter, type Query } from "../trace/filter";
 import type { Tree } from "../trace/tree";
 import { EventList } from "./EventList";
@@ -23,6 +23,7 @@ interface Props {
 }
 
 export function Viewer({ tree, version, permalinks }: Props) {
+  const name = useId(); // several viewers may share a page
   const [tab, setTab] = useState<Tab>("tree");
   const [query, setQuery] = useState<Query>(EVERYTHING);
   const [selected, setSelected] = useSelection(tree, permalinks);
@@ -75,9 +76,9 @@ export function Viewer({ tree, version, permalinks }: Props) {
         </button>
         <output aria-live="polite">{found === null ? `${tree.nodes.length} nodes` : `${found.length} of ${tree.nodes.length} nodes`}</output>
       </form>
-      <Tabs tab={tab} onTab={setTab} />
+      <Tabs name={name} tab={tab} onTab={setTab} />
       <div class="viewer-body">
-        <div class="viewer-main" role="tabpanel" id={`panel-${tab}`} aria-labelledby={`tab-${tab}`} tabIndex={-1}>
+        <div class="viewer-main" role="tabpanel" id={`${name}-panel`} aria-labelledby={`${name}-${tab}`} tabIndex={-1}>
           {tab === "tree" && (
             <TreeCanvas tree={tree} version={version} shown={shown} found={foundSet} selected={selected} onSelect={setSelected} />
           )}
@@ -104,7 +105,7 @@ export function Viewer({ tree, version, permalinks }: Props) {
   );
 }
 
-function Tabs({ tab, onTab }: { tab: Tab; onTab: (tab: Tab) => void }) {
+function Tabs({ name, tab, onTab }: { name: string; tab: Tab; onTab: (tab: Tab) => void }) {
   const names = Object.keys(TABS) as Tab[];
   const onKey = (event: KeyboardEvent) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -112,22 +113,22 @@ function Tabs({ tab, onTab }: { tab: Tab; onTab: (tab: Tab) => void }) {
     event.preventDefault();
     const to = names[(names.indexOf(tab) + step + names.length) % names.length]!;
     onTab(to);
-    document.getElementById(`tab-${to}`)?.focus();
+    document.getElementById(`${name}-${to}`)?.focus();
   };
   return (
     <div class="tabs" role="tablist" aria-label="Views of the run" onKeyDown={onKey}>
-      {names.map((name) => (
+      {names.map((each) => (
         <button
-          key={name}
+          key={each}
           type="button"
           role="tab"
-          id={`tab-${name}`}
-          aria-selected={tab === name}
-          aria-controls={tab === name ? `panel-${name}` : undefined}
-          tabIndex={tab === name ? 0 : -1}
-          onClick={() => onTab(name)}
+          id={`${name}-${each}`}
+          aria-selected={tab === each}
+          aria-controls={tab === each ? `${name}-panel` : undefined}
+          tabIndex={tab === each ? 0 : -1}
+          onClick={() => onTab(each)}
         >
-          {TABS[name]}
+          {TABS[each]}
         </button>
       ))}
     </div>
