@@ -117,11 +117,18 @@ class ChatFormat:
             RequestError: the family cannot hold to the schema of a tool.
         """
         family = self.require_tools()
-        if not use.forced:
+        writer = GrammarWriter(self._special_token)
+        if use.forced:
+            several = use.several and use.choice == "required"
+            return StructuredOutputsParams(grammar=writer.forced(family, use.callable, several))
+        if not self.holds_free_calls:
             return None
-        writer = GrammarWriter(self._token_of)
-        several = use.several and use.choice == "required"
-        return StructuredOutputsParams(grammar=writer.grammar(family.grammar(writer, use.callable, several)))
+        return StructuredOutputsParams(grammar=writer.free(family, use.callable, use.several))
+
+    @property
+    def holds_free_calls(self) -> bool:
+        """Whether calls are held to their form where the answer may be text as well: their opener must be sure."""
+        return bool(self.require_tools().openers) and not self.require_tools().start_openers
 
     def thinking_marks(self, prompt: str, continued: str = "") -> ThinkingMarks | None:
         """Where thoughts stand, for `SamplingParams.thinking_marks`; None for models without them.
@@ -154,7 +161,8 @@ class ChatFormat:
             inside = self.reasoning.opened_by(prompt, continued)
             reasoning = ReasoningParser(self.reasoning, inside)
         family = self.require_tools() if use is not None else None
-        calls = None if use is None or family is None else ToolCallParser(family, use.callable, live=use.forced)
+        live = use is not None and (use.forced or self.holds_free_calls)
+        calls = None if use is None or family is None else ToolCallParser(family, use.callable, live)
         marks = self._marks(use)
         shown = hide_special_tokens and any(mark in self._special_texts for mark in marks)
         hidden = [text for text in self._special_texts if text not in marks] if shown else []
@@ -182,6 +190,6 @@ class ChatFormat:
         template = self.tokenizer.chat_template
         return template is None or takes_objects(template)
 
-    def _token_of(self, mark: str) -> int | None:
+    def _special_token(self, mark: str) -> int | None:
         index = self.tokenizer.backend.token_to_id(mark)
-        return None if index is None else int(index)
+        return index if index in self.tokenizer.special_ids else None

@@ -156,7 +156,7 @@ class ChatParser:
         first = entry[0]
         arguments = "".join(event.text for event in entry if isinstance(event, Arguments))
         if isinstance(first, Begun):
-            call_id = self._family.call_id()
+            call_id = self._family.call_id(first.name, len(self._calls))
             self._calls.append((call_id, first.name, [arguments]))
             return Delta(call=CallDelta(len(self._calls) - 1, call_id, first.name, arguments))
         self._calls[-1][2].append(arguments)

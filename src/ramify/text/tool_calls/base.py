@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from ramify.text.tool_calls.ids import random_id
 
 if TYPE_CHECKING:
     from ramify.text.tool_calls.cursor import Cursor
@@ -65,37 +68,45 @@ class Ended:
 Event = Begun | Arguments | Ended
 
 
-class ToolFormat(Protocol):
+class ToolFormat(ABC):
     """How one family writes calls. Implementations are frozen dataclasses without state.
 
     Attributes:
         name: as it is asked for.
-        openers: texts that begin calls wherever they stand in an answer.
+        openers: texts that begin calls wherever they stand in an answer; none is the start of another.
         start_openers: texts that begin calls at the answer's start alone, for families that mark calls by nothing else.
-        marks: all texts that surround calls, which a tokenizer may hold as special tokens.
+        inner_marks: further texts around calls, which a tokenizer may hold as special tokens.
+        between: what stands between two calls that have an opener each; None where one opener is for all calls.
     """
 
+    name: ClassVar[str]
+    openers: ClassVar[tuple[str, ...]] = ()
+    start_openers: ClassVar[tuple[str, ...]] = ()
+    inner_marks: ClassVar[tuple[str, ...]] = ()
+    between: ClassVar[str | None] = None
+
     @property
-    def name(self) -> str: ...
+    def marks(self) -> tuple[str, ...]:
+        """All texts that surround calls."""
+        return (*self.openers, *self.inner_marks)
+
     @property
-    def openers(self) -> tuple[str, ...]: ...
-    @property
-    def start_openers(self) -> tuple[str, ...]: ...
-    @property
-    def marks(self) -> tuple[str, ...]: ...
+    def usual_opener(self) -> str:
+        """What the model is made to begin a call with."""
+        return (self.start_openers or self.openers)[0]
 
     def written_by(self, template: str) -> bool:
         """Whether a chat template is of this family."""
-        ...
+        return any(opener in template for opener in self.openers)
 
+    def call_id(self, name: str, index: int) -> str:
+        """An id for a call of this function, in the form that the family's template takes back."""
+        return random_id()
+
+    @abstractmethod
     def read(self, cursor: Cursor, opener: str) -> Reading[None]:
         """Read calls after their opener, up to where text may follow. Raises `Malformed`."""
-        ...
 
+    @abstractmethod
     def grammar(self, writer: GrammarWriter, tools: Sequence[Tool], several: bool) -> str:
-        """A Lark expression for one call (or several) of these tools, the opener included."""
-        ...
-
-    def call_id(self) -> str:
-        """A fresh id, in the form that the family's template takes back."""
-        ...
+        """A Lark expression for what follows `usual_opener`: one call, or several where one opener is for all."""

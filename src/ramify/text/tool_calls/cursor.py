@@ -4,7 +4,7 @@ call is known with its last character; every character is read once."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ramify.text.tool_calls.base import Arguments, Begun, Ended, Event, Malformed, Reading, Tool
@@ -77,6 +77,17 @@ class Cursor:
             if (yield from self.peek()) != wanted:
                 raise Malformed(f"{text!r} should stand here")
             self.held = None
+
+    def either(self, texts: Sequence[str]) -> Reading[str]:
+        """Read exactly one of some texts, none of which is the start of another."""
+        read = ""
+        while read not in texts:
+            char = yield from self.peek()
+            if not any(text.startswith(read + char) for text in texts):
+                raise Malformed(f"one of {texts!r} should stand here")
+            read += char
+            self.held = None
+        return read
 
     def one_of(self, chars: str) -> Reading[str]:
         """Read one of these characters."""
@@ -174,10 +185,18 @@ def read_call_object(
     cursor: Cursor,
     names: Collection[str] = ("name",),
     arguments: Collection[str] = ("arguments", "parameters"),
+    *,
+    opened: bool = False,
 ) -> Reading[None]:
-    """A call as a JSON object with the name and the arguments, in either order; other entries are skipped."""
-    yield from cursor.space()
-    yield from cursor.literal("{")
+    """A call as a JSON object with the name and the arguments, in either order; other entries are skipped.
+
+    Args:
+        names, arguments: what the two entries may be called.
+        opened: its opening brace is read already.
+    """
+    if not opened:
+        yield from cursor.space()
+        yield from cursor.literal("{")
     cursor.closing = False
     name: Any = None
     pending: str | None = None
@@ -199,6 +218,33 @@ def read_call_object(
     if pending is not None or not given:
         cursor.begin(name)
         cursor.arguments("{}" if pending is None else pending)
+    cursor.end()
+
+
+def read_call_list(
+    cursor: Cursor,
+    names: Collection[str] = ("name",),
+    arguments: Collection[str] = ("arguments", "parameters"),
+    *,
+    opened: bool = False,
+) -> Reading[None]:
+    """Calls as a JSON array of such objects, one at least."""
+    if not opened:
+        yield from cursor.space()
+        yield from cursor.literal("[")
+    while True:
+        yield from read_call_object(cursor, names, arguments)
+        yield from cursor.space()
+        if (yield from cursor.one_of(",]")) == "]":
+            return
+
+
+def read_named_call(cursor: Cursor, name: str) -> Reading[None]:
+    """The arguments of a call whose name is read already, as a JSON object."""
+    if (yield from cursor.space()) != "{":
+        raise Malformed("the arguments should stand here")
+    cursor.begin(name)
+    yield from cursor.json_value(cursor.arguments)
     cursor.end()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ramify.errors import RequestError
-from ramify.text.tool_calls.base import Tool
+from ramify.text.tool_calls.base import Tool, ToolFormat
 
 _DEFINITIONS = ("$defs", "definitions")
 
@@ -71,8 +71,38 @@ class GrammarWriter:
         """An expression for the arguments of a function as a JSON object."""
         return self.json(closed(tool.parameters), tool.strict)
 
-    def grammar(self, start: str) -> str:
-        """The whole grammar, whose answers are what `start` describes."""
+    def call_object(self, tool: Tool, name: str = "name", arguments: str = "arguments", opened: bool = False) -> str:
+        """An expression for a call as a JSON object, without its opening brace where that is written already."""
+        opening = f'"{name}": "{tool.name}", "{arguments}": '
+        return f"{self.text(opening if opened else '{' + opening)} {self.arguments(tool)} {self.text('}')}"
+
+    def call_list(self, tools: Sequence[Tool], several: bool, name: str = "name", arguments: str = "arguments") -> str:
+        """An expression for calls as a JSON array, without its opening bracket."""
+        call = self.rule(self.one_of(self.call_object(tool, name, arguments) for tool in tools))
+        return f"{self.joined(call, ', ', several)} {self.text(']')}"
+
+    def joined(self, call: str, between: str, several: bool) -> str:
+        """An expression for one of something, or several with a text between them."""
+        return f"{call} ({self.text(between)} {call})*" if several and between else f"{call}+" if several else call
+
+    def forced(self, family: ToolFormat, tools: Sequence[Tool], several: bool) -> str:
+        """The whole grammar of answers that are calls and nothing else."""
+        call = self.rule(f"{self.mark(family.usual_opener)} {family.grammar(self, tools, several)}")
+        if family.between is not None:
+            call = self.joined(call, family.between, several)
+        return self._whole(call)
+
+    def free(self, family: ToolFormat, tools: Sequence[Tool], several: bool) -> str:
+        """The whole grammar of answers that are any text, in which what an opener begins is a call."""
+        self._rules.append("ANY_TEXT: /(?s:.*)/")
+        self._rules.append("tail: ANY_TEXT")
+        opener = family.openers[0]
+        lazy = "[lazy]" if self._token_of(opener) is None else ""
+        self._rules.append(f"trigger{lazy}: ANY_TEXT {self.mark(opener)}")
+        calls = self.rule(f"trigger {family.grammar(self, tools, several)}")
+        return self._whole(f"{calls}* tail" if several else f"{calls} | tail")
+
+    def _whole(self, start: str) -> str:
         return "\n".join([f"start: {start}", *self._rules]) + "\n"
 
 
@@ -102,3 +132,22 @@ def properties(tool: Tool) -> list[tuple[str, Mapping[str, Any], bool]]:
         own = given if isinstance(given, Mapping) else ({} if given else {"not": {}})
         listed.append((str(name), {**shared, **own}, name in required))
     return listed
+
+
+def raw_value(writer: GrammarWriter, tool: Tool, schema: Mapping[str, Any], end: str) -> str:
+    """An expression for an argument that is written as it is where it is text, and as JSON otherwise; `end` behind it.
+
+    Raises:
+        RequestError: a strict tool asks of a text what cannot be held to in this form.
+    """
+    if isinstance(schema.get("enum"), list) and all(isinstance(value, str) for value in schema["enum"]):
+        return f"{writer.one_of(map(writer.text, schema['enum']))} {writer.text(end)}"
+    if schema.get("type", "string") != "string" or any(key in schema for key in ("anyOf", "oneOf", "$ref", "enum")):
+        return f"{writer.json(schema, tool.strict)} {writer.text(end)}"
+    asked = [key for key in ("pattern", "format", "minLength", "maxLength", "const") if key in schema]
+    if asked and tool.strict:
+        raise RequestError(
+            f"tool {tool.name!r} is strict, and a text of its schema has {asked[0]!r}, to which this model's calls "
+            "cannot be held: leave one of the two out"
+        )
+    return writer.up_to(end)

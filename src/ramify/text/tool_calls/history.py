@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ramify.errors import RamifyError, RequestError
+from ramify.sampling import Message
 from ramify.text.chat_template import ChatTemplate
 from ramify.text.tool_calls.base import Tool
 from ramify.text.tool_calls.families.generic import describe_tools

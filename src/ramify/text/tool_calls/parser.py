@@ -1,6 +1,7 @@
 """`ToolCallParser`: splits a growing answer into text and calls, however it is cut into pieces, each character once.
 
-What is no call stays text: nothing is lost and nothing is an error. White space around calls belongs to neither.
+What is no call stays text: nothing is lost and nothing is an error. White space around calls belongs to the text that
+goes on behind them, if any does.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ class ToolCallParser:
         self._held = ""  # text that is not certain to be text
         self._at_start = True
         self._after_call = False
+        self._said = False
+        self._gap = ""  # white space around calls, for the case that text follows
         self._cursor: Cursor | None = None
         self._reading: Reading[None] | None = None
+        self._space = ""  # before the opener of the region
         self._raw: list[str] = []  # the region, as far as it was not handed on as calls
         self._pending: list[Event] = []
         self._unfinished = False  # the beginning of a call was handed on, not its end
@@ -59,7 +63,7 @@ class ToolCallParser:
         """Look for an opener; what follows it."""
         text, self._held = self._held + text, ""
         if self._after_call:
-            text = text.lstrip()
+            text = self._skip_gap(text)
         openers = self._family.openers
         if self._at_start:
             started = self._start(text, found)
@@ -89,15 +93,22 @@ class ToolCallParser:
             return ""
         return None
 
+    def _skip_gap(self, text: str) -> str:
+        rest = text.lstrip()
+        self._gap += text[: len(text) - len(rest)]
+        return rest
+
     def _say(self, text: str, found: list[str | Event]) -> None:
         if text:
+            found.append(self._gap + text if self._said else text)
             self._at_start = self._after_call = False
-            found.append(text)
+            self._said, self._gap = True, ""
 
     def _open(self, opener: str, space: str) -> None:
         self._at_start = False
         self._cursor = Cursor(self._tools)
         self._reading = self._family.read(self._cursor, opener)
+        self._space = space
         self._raw = [space, opener]
         next(self._reading)
 
@@ -140,15 +151,14 @@ class ToolCallParser:
                 found += self._pending
                 self._pending = []
                 self._raw = [] if self._cursor.held is None else [self._cursor.held]
+                self._gap, self._space = self._gap + self._space, ""
                 self._after_call = True
                 self._unfinished = not isinstance(event, Ended)
         self._cursor.events.clear()
 
     def _back_to_text(self, found: list[str | Event]) -> None:
         raw = "".join(self._raw)
-        if self._after_call:
-            raw = raw.lstrip()
-        self._say(raw, found)
+        self._say(self._skip_gap(raw) if self._after_call else raw, found)
 
     def _end_of_region(self, found: list[str | Event]) -> None:
         assert self._cursor is not None
