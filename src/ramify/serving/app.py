@@ -15,9 +15,18 @@ from ramify.serving.errors import install_error_handlers
 from ramify.serving.observing import Observing
 from ramify.serving.server import Server
 
-ROUTERS = (health.router, metrics.router, models.router, chat.router, completions.router, tokenize.router)
-ROUTERS += (files.router, batches.router, traces.router)
-ROUTERS += (page.router,)
+ROUTERS = (
+    health.router,
+    metrics.router,
+    models.router,
+    chat.router,
+    completions.router,
+    tokenize.router,
+    files.router,
+    batches.router,
+    traces.router,
+    page.router,
+)
 
 
 def create_app(server: Server) -> FastAPI:

@@ -29,7 +29,7 @@ Outputs = AsyncGenerator[tuple[int, RequestOutput]]
 
 def call_of(body: SamplingFields, caller: Caller, request_id: str) -> Call:
     """What a request's generations carry besides prompt and parameters."""
-    draws, record = body.ramify, current_record()
+    draws = body.ramify
     return Call(
         request_id,
         caller,
@@ -38,7 +38,6 @@ def call_of(body: SamplingFields, caller: Caller, request_id: str) -> Call:
         timeout_s=body.timeout,
         key=None if draws is None else draws.key,
         first_child=0 if draws is None else draws.child,
-        background=record is not None and record.background,
     )
 
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from ramify.serving.admission import Admissions
 from ramify.serving.auth import Caller, the_caller
+from ramify.serving.batches import BatchWorker
 from ramify.serving.config import ServerConfig
 from ramify.serving.draining import Draining
 from ramify.serving.keys import Keys
@@ -34,6 +35,7 @@ class Server:
         metrics: what Prometheus reads.
         tracing: spans, where they are wanted.
         log: a line a request.
+        batches: works on batches in the background.
         startup_s: how long each part took to start.
     """
 
@@ -44,15 +46,20 @@ class Server:
         self.admissions = Admissions(config)
         self.draining = Draining(config.drain_timeout_s)
         self.metrics = Metrics(self.models.stats, self.admissions.states)
+        self.storage.watch(lambda kind, seconds: self.metrics.storage.labels(kind).observe(seconds))
         self.metrics.draining.set_function(lambda: float(self.draining.begun))
         self.tracing = Tracing.to(config.otlp_endpoint)
         self.log = RequestLog(config.log_prompts)
         self.keys = Keys(config, self.storage)
+        from ramify.serving.dispatch import answer  # which is made of what takes a Server
+
+        self.batches = BatchWorker(self, answer)
         self.startup_s: dict[str, float] = {}
 
     async def start(self) -> None:
         """Make everything ready."""
         parts = {"storage": self.storage.start, "keys": self.keys.start, "models": self.models.start}
+        parts["batches"] = self.batches.start
         for part, start in parts.items():
             began_s = time.perf_counter()
             await start()
@@ -61,6 +68,7 @@ class Server:
 
     async def close(self) -> None:
         """End everything."""
+        await self.batches.close()
         await self.models.close()
         await self.keys.close()
         await self.storage.close()

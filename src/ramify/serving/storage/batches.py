@@ -34,7 +34,7 @@ from ramify.serving.storage.tables import BatchResultRow, BatchRow, FileRow
 __all__ = ["LEASE_S", "TRANSITIONS", "Batches", "LeaseLost"]
 LEASE_S = 30.0
 """A server that has not renewed its lease for so long is taken for dead. Clocks of servers agree far better."""
-_RESULTS_AT_ONCE = 128
+_RESULTS_AT_ONCE = 32
 
 
 class Batches:
@@ -111,12 +111,15 @@ class Batches:
 
     # What follows is for the server that works on a batch.
 
-    async def claim(self, holder: str, is_gone: Callable[[str], bool]) -> StoredBatch | None:
+    async def claim(
+        self, holder: str, is_gone: Callable[[str], bool], not_of: Collection[str] = ()
+    ) -> StoredBatch | None:
         """Take the lease of the oldest batch that nobody works on, if there is one.
 
         Args:
-            holder: name of this server.
-            is_gone: whether the server of a name has surely ended, so that its lease need not be waited for.
+            holder: a name of its own for each time that a server takes a batch up.
+            is_gone: whether a holder has surely ended, so that its lease need not be waited for.
+            not_of: owners whose batches are left to wait.
         """
         live = BatchRow.status.in_(LIVE)
 
@@ -125,8 +128,9 @@ class Batches:
             held_by = sql.select(BatchRow.lease_holder).where(live, BatchRow.lease_holder.is_not(None)).distinct()
             gone = [name for name in session.scalars(held_by) if name is not None and is_gone(name)]
             lapsed = BatchRow.lease_expires_at.is_(None) | (BatchRow.lease_expires_at <= now)
-            free = sql.select(BatchRow).where(live, lapsed | BatchRow.lease_holder.in_(gone)).order_by(BatchRow.serial)
-            row = session.scalar(free.limit(1).with_for_update(skip_locked=True))
+            free = sql.select(BatchRow).where(live, lapsed | BatchRow.lease_holder.in_(gone))
+            free = free.where(BatchRow.owner.not_in(not_of)).order_by(BatchRow.serial).limit(1)
+            row = session.scalar(free.with_for_update(skip_locked=True))
             if row is None:
                 return None
             row.lease_holder, row.lease_expires_at = holder, now + LEASE_S
@@ -292,7 +296,8 @@ def _check_input(session: Session, request: BatchRequest, now: float) -> None:
     file_id = request.input_file_id
     lasts = FileRow.expires_at.is_(None) | (FileRow.expires_at > now)
     mine = (FileRow.id == file_id, FileRow.owner == request.owner, FileRow.ready == 1, lasts)
-    purpose = session.scalar(sql.select(FileRow.purpose).where(*mine)) if is_id(file_id) else None
+    found = sql.select(FileRow.purpose).where(*mine).with_for_update()  # it is not deleted before the batch is stored
+    purpose = session.scalar(found) if is_id(file_id) else None
     if purpose is None:
         raise RequestError(f"there is no file {file_id[:100]!r}: upload one with purpose 'batch'")
     if purpose != "batch":

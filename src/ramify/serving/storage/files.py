@@ -56,6 +56,15 @@ class Files:
         """An owner's file."""
         return await self.database.read(lambda session: _found(session, owner, file_id, self.clock()))
 
+    async def of_batch(self, file_id: str) -> StoredFile | None:
+        """The input of a batch: it is kept while the batch needs it, also beyond its own time."""
+
+        def work(session: Session) -> StoredFile | None:
+            row = session.scalar(sql.select(FileRow).where(FileRow.id == file_id, FileRow.ready == 1))
+            return None if row is None else file_record(row)
+
+        return await self.database.read(work)
+
     async def list(
         self,
         owner: str,
@@ -100,8 +109,7 @@ class Files:
         """
 
         def work(session: Session) -> bool:
-            file = _found(session, owner, file_id, self.clock())
-            if file is None:
+            if _found(session, owner, file_id, self.clock(), lock=True) is None:
                 return False
             reader = session.scalar(sql.select(BatchRow.id).where(_reads(file_id)).limit(1))
             if reader is not None:
@@ -211,10 +219,11 @@ def file_record(row: FileRow) -> StoredFile:
     return StoredFile(row.id, row.owner, row.filename, row.purpose, row.num_bytes, row.created_at, row.expires_at)
 
 
-def _found(session: Session, owner: str, file_id: str, now: float) -> StoredFile | None:
+def _found(session: Session, owner: str, file_id: str, now: float, *, lock: bool = False) -> StoredFile | None:
     if not is_id(file_id):
         return None
-    row = session.scalar(sql.select(FileRow).where(FileRow.id == file_id, FileRow.owner == owner, _visible(now)))
+    mine = sql.select(FileRow).where(FileRow.id == file_id, FileRow.owner == owner, _visible(now))
+    row = session.scalar(mine.with_for_update() if lock else mine)
     return None if row is None else file_record(row)
 
 

@@ -26,6 +26,7 @@ class Storage:
         clock: Unix time in seconds.
 
     Attributes:
+        clock: as given.
         files, batches, responses, traces, keys: records by owner.
 
     Raises:
@@ -36,12 +37,17 @@ class Storage:
         self, url: str = "", limits: StorageLimits | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.limits = limits or StorageLimits()
+        self.clock = clock
         self._database = Database(storage_url(url))
         self.files = Files(self._database, self.limits, clock)
         self.batches = Batches(self._database, clock)
         self.responses = Responses(self._database, self.limits, clock)
         self.traces = Traces(self._database, self.limits, clock)
         self.keys = Keys(self._database, clock)
+
+    def watch(self, observe: Callable[[str, float], None]) -> None:
+        """Tell `observe` of every transaction: "read" or "write", and its seconds."""
+        self._database.observe = observe
 
     async def start(self) -> None:
         """Connect; make the tables if there are none.
