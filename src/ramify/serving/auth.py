@@ -86,9 +86,9 @@ def presented_token(headers: Headers) -> bytes | None:
     for name, value in headers:
         if name == b"authorization":
             scheme, _, token = value.partition(b" ")
-            if scheme.lower() != b"bearer" or not token.strip():
+            if scheme.lower() != b"bearer":
                 raise ApiError(401, "the Authorization header must read 'Bearer KEY'", code="invalid_api_key")
-            found.add(token.strip())
+            found |= {token.strip()} - {b""}  # clients without a key send the word alone
         elif name == b"x-api-key" and value.strip():
             found.add(value.strip())
     if len(found) > 1:
