@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from openai import OpenAI
 
 from ramify.serving.app import create_app
 from ramify.serving.config import ServerConfig
 from ramify.serving.server import Server
+from tests.serving.postgres import new_postgres  # noqa: F401 - a fixture of the tests below here
 
 
 @asynccontextmanager
@@ -22,7 +24,13 @@ async def serving(config: ServerConfig) -> AsyncIterator[str]:
     """Serve in this event loop; gives the base URL without a path. It stores in memory unless told otherwise."""
     if not config.storage_url:
         config = replace(config, storage_url=":memory:")
-    app = create_app(Server(config))
+    async with serving_app(create_app(Server(config))) as url:
+        yield url
+
+
+@asynccontextmanager
+async def serving_app(app: FastAPI) -> AsyncIterator[str]:
+    """The same for an application that is made already."""
     web = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
     task = asyncio.create_task(web.serve())
     while not web.started:

@@ -158,7 +158,7 @@ async def admitted(server: Server, model: ServedModel, call: Call, work: Work) -
     deadline = _deadline(server, call, record)
     owner = "" if call.caller.name == ANONYMOUS else call.caller.owner
     ticket = Ticket(owner, work, call.priority, record.background)
-    waits = [server.config.max_wait_s, None if deadline is None else deadline.left_s]
+    waits = [server.config.max_wait_s, None if deadline is None else max(0.0, deadline.left_s)]
     patience_s = None if record.background else min((wait for wait in waits if wait is not None), default=None)
     async with AsyncExitStack() as stack:
         try:

@@ -90,7 +90,11 @@ class Tracing:
 
         parent = TraceContextTextMapPropagator().extract(headers)
         with self._tracer.start_as_current_span(
-            record.method, parent, SpanKind.SERVER, {"http.request.method": record.method}
+            record.method,
+            parent,
+            SpanKind.SERVER,
+            {"http.request.method": record.method},
+            start_time=_unix_ns(record.arrived_s),
         ) as span:
             try:
                 yield
@@ -158,11 +162,14 @@ class Tracing:
         from opentelemetry.trace import set_span_in_context
 
         assert self._tracer is not None
-        offset_ns = time.time_ns() - time.perf_counter_ns()
-        start_ns = int(start_s * 1e9) + offset_ns
-        span = self._tracer.start_span(name, parent, attributes=attributes, start_time=start_ns)
-        span.end(max(start_ns, int(end_s * 1e9) + offset_ns))
+        span = self._tracer.start_span(name, parent, attributes=attributes, start_time=_unix_ns(start_s))
+        span.end(_unix_ns(max(start_s, end_s)))
         return set_span_in_context(span, parent)
+
+
+def _unix_ns(moment_s: float) -> int:
+    """Of a moment of `time.perf_counter`."""
+    return int(moment_s * 1e9) + time.time_ns() - time.perf_counter_ns()
 
 
 def _request_attributes(params: SamplingParams) -> Attributes:
