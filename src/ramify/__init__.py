@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ramify.engine.outputs import CompletionOutput, Logprob, RequestOutput
     from ramify.errors import RamifyError
     from ramify.llm import LLM
-    from ramify.sampling import SamplingParams
+    from ramify.sampling import SamplingParams, StructuredOutputsParams
     from ramify.scoring.problem import Problem
     from ramify.strategies.kernel.budget import Budget
     from ramify.strategies.kernel.result import Result
@@ -33,6 +33,7 @@ _HOMES = {
     "RequestOutput": "ramify.engine.outputs",
     "Result": "ramify.strategies.kernel.result",
     "SamplingParams": "ramify.sampling",
+    "StructuredOutputsParams": "ramify.sampling",
 }
 __all__ = [
     "LLM",
@@ -46,6 +47,7 @@ __all__ = [
     "RequestOutput",
     "Result",
     "SamplingParams",
+    "StructuredOutputsParams",
 ]
 
 

@@ -21,9 +21,9 @@ from ramify.backends.base import Capability, FloatArray, Node, StepEnd, StepScor
 from ramify.backends.branch import Branch
 from ramify.backends.rewards import RewardModel
 from ramify.config import EngineConfig
-from ramify.engine.async_engine import AsyncEngine, settle
+from ramify.engine.async_engine import AsyncEngine
 from ramify.engine.core import EngineCore
-from ramify.engine.engine import Engine, EngineShare, Listener
+from ramify.engine.engine import Engine, EngineShare, Listener, settle
 from ramify.engine.loading import ModelToLoad, load_engines
 from ramify.engine.request import EngineRequest, SequenceOutput, TextStart
 from ramify.errors import CapabilityError, EngineError, PromptTooLongError, RequestError
@@ -371,7 +371,8 @@ class LocalBackend:
         done: asyncio.Future[SequenceOutput] = asyncio.get_running_loop().create_future()
         listen, engine = settle(done), _engine_of(node)
         if base.parent is None:
-            request = EngineRequest((*base.prompt_tokens, *head), nothing, key, keep=True)
+            start = len(base.prompt_tokens)
+            request = EngineRequest((*base.prompt_tokens, *head), nothing, key, keep=True, answer_start=start)
             (sequence_id,) = await engine.add(request, listen)
         else:
             (sequence_id,) = await engine.fork_and_extend(base.handle.sequence_id, key, 1, 0, nothing, listen, head)

@@ -34,6 +34,10 @@ def check_request(
     for position in request.score_positions:
         if not 0 <= position < length:
             raise RequestError(f"score position {position} is outside of the prompt's {length} tokens")
+    if request.answer_start is not None and not 0 <= request.answer_start <= length:
+        raise RequestError(f"answer_start {request.answer_start} is outside of the prompt's {length} tokens")
+    for mark in () if params.thinking_marks is None else (*params.thinking_marks.starts, *params.thinking_marks.ends):
+        _check_ids("thinking_marks", mark, model.vocab_size)
     if request.score_positions and not request.score_token_ids:
         raise RequestError("score_positions without score_token_ids: say which ids' logits to read")
     return limits_of(params, length, model, max_model_len, scheduler)
@@ -96,6 +100,7 @@ def new_sequence(
         score_positions=request.score_positions,
         score_token_ids=request.score_token_ids,
         prompt_logprobs_start=request.prompt_logprobs_start,
+        answer_start=len(request.prompt_ids) if request.answer_start is None else request.answer_start,
     )
     read = list(request.score_positions)
     if request.params.prompt_logprobs is not None and len(request.prompt_ids) > 1:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
 
 from ramify.config import EngineConfig
 from ramify.engine.admission import check_request, limits_of, new_sequence
+from ramify.engine.grammars import Grammars
+from ramify.engine.guide import Guide
 from ramify.engine.request import EngineCounters, EngineRequest, SequenceOutput, StepOutput
 from ramify.engine.runner import ModelRunner
 from ramify.engine.sampler import Draw, sample, token_logprobs
@@ -23,7 +25,11 @@ from ramify.kv.sizing import KVBudget
 from ramify.models.decoder import Decoder
 from ramify.randomness import BranchKey
 from ramify.registry import technique
-from ramify.sampling import SamplingParams, TokenIds
+from ramify.sampling import SamplingParams, StructuredOutputsParams, TokenIds
+from ramify.text.constraints import CompiledGrammar
+
+_WAIT_FOR_GRAMMAR_S = 0.02
+"""A step that has nothing else to do waits so long for a grammar; calls that come meanwhile wait with it."""
 
 
 class EngineCore:
@@ -35,10 +41,17 @@ class EngineCore:
         config: limits.
         max_model_len: context in tokens.
         kv_budget: how the cache was sized (for reports).
+        grammars: the forms of answers over its vocabulary; without, it takes no `structured_outputs`.
     """
 
     def __init__(
-        self, decoder: Decoder, cache: KVCache, config: EngineConfig, max_model_len: int, kv_budget: KVBudget
+        self,
+        decoder: Decoder,
+        cache: KVCache,
+        config: EngineConfig,
+        max_model_len: int,
+        kv_budget: KVBudget,
+        grammars: Grammars | None = None,
     ) -> None:
         self.model_config = decoder.config
         self.config = config
@@ -59,6 +72,8 @@ class EngineCore:
         self._ids = itertools.count()
         self._arrivals = itertools.count()
         self._suspects: list[int] = []
+        self.grammars = grammars
+        self._unguided: list[Sequence] = []  # wait for their grammars
 
     # Requests
 
@@ -72,6 +87,7 @@ class EngineCore:
             RequestError, PromptTooLongError, PoolTooSmallError: it cannot be served; nothing was changed.
         """
         check_request(request, self.model_config, self.max_model_len, self.scheduler)
+        self._check_form(request.params)
         limits = limits_of(
             request.params, len(request.prompt_ids), self.model_config, self.max_model_len, self.scheduler
         )
@@ -84,8 +100,14 @@ class EngineCore:
         leader.siblings = siblings
         for sequence in sequences:
             self._sequences[sequence.id] = sequence
-        self.scheduler.add(leader)
+        self._start(leader)
         return [sequence.id for sequence in sequences]
+
+    def read_forms(self, forms: Iterable[StructuredOutputsParams | None]) -> None:
+        """Read the forms of answers before anything runs. Raises `ConfigError` for one that cannot be used."""
+        for form in forms:
+            if form is not None and self.grammars is not None:
+                self.grammars.get(form).result()
 
     def fork(self, sequence_id: int, key: BranchKey, n: int, first_child: int = 0) -> list[int]:
         """`n` parked forks of a parked sequence. They share its blocks; nothing is computed.
@@ -122,6 +144,7 @@ class EngineCore:
         """
         sequence = self._parked(sequence_id, "extend")
         length = len(sequence.tokens) + len(append)
+        self._check_form(params)
         max_total, stop_ids = limits_of(params, length, self.model_config, self.max_model_len, self.scheduler)
         self.append(sequence_id, append)
         sequence.params = params
@@ -132,7 +155,7 @@ class EngineCore:
         sequence.first_needed_row = min(score_positions, default=None)
         sequence.max_total, sequence.stop_ids = max_total, stop_ids
         sequence.arrival = next(self._arrivals)
-        self.scheduler.add(sequence)
+        self._start(sequence)
 
     def append(self, sequence_id: int, tokens: TokenIds) -> None:
         """Put known tokens behind a parked sequence. They are computed when it goes on."""
@@ -146,6 +169,8 @@ class EngineCore:
             return
         if num_tokens is not None and num_tokens < len(sequence.tokens):
             self.scheduler.truncate(sequence, num_tokens)
+            if sequence.guide is not None:
+                sequence.guide.rewind()
         self._retire(sequence)
 
     def drop(self, sequence_ids: Collection[int]) -> None:
@@ -162,7 +187,7 @@ class EngineCore:
 
     def has_work(self) -> bool:
         """Whether `step` would do anything."""
-        return self.scheduler.has_work()
+        return self.scheduler.has_work() or bool(self._unguided)
 
     @property
     def num_free_blocks(self) -> int:
@@ -173,13 +198,13 @@ class EngineCore:
 
     def step(self) -> StepOutput:
         """Schedule, run, draw and commit once."""
-        outputs: list[SequenceOutput] = []
         timings: dict[str, float] = {}
         clock = _Clock(timings)
+        outputs = self._admit_guided()
         items = self.scheduler.schedule(only=self._suspect())
         clock.lap("schedule")
         if items:
-            outputs = self._run(items, clock)
+            outputs += self._run(items, clock)
         elif self._suspects:
             self._suspects.pop(0)
         pool = self.scheduler.pool
@@ -232,6 +257,51 @@ class EngineCore:
         self.counters.preemptions = self.scheduler.num_preemptions
         return outputs
 
+    def _check_form(self, params: SamplingParams) -> None:
+        if params.structured_outputs is not None and self.grammars is None:
+            raise RequestError("this engine was made without a vocabulary and takes no structured_outputs")
+
+    def _start(self, sequence: Sequence) -> None:
+        """A sequence is to run, now or when the grammar of its answer has been read."""
+        params = sequence.params
+        if params.structured_outputs is None and params.thinking_token_budget is None:
+            sequence.guide = None
+            self.scheduler.add(sequence)
+        elif sequence.guide is not None and sequence.guide.holds(params):
+            self.scheduler.add(sequence)
+        else:
+            sequence.status = Status.WAITING
+            self._unguided.append(sequence)
+
+    def _admit_guided(self) -> list[SequenceOutput]:
+        """Sequences whose grammars were read may run; those whose cannot be used have failed."""
+        outputs: list[SequenceOutput] = []
+        late: list[Sequence] = []
+        while self._unguided:
+            sequence = self._unguided.pop(0)
+            if sequence.id not in self._sequences:
+                continue
+            try:
+                grammar = self._grammar_of(sequence.params)
+            except TimeoutError:
+                late.append(sequence)
+            except Exception as fault:
+                error = fault if isinstance(fault, RamifyError) else EngineError(f"the form cannot be read: {fault}")
+                outputs.append(self._fail(sequence, error))
+            else:
+                for each in (sequence, *sequence.siblings):
+                    each.guide = Guide(each.params, grammar, each.answer_start)
+                self.scheduler.add(sequence)
+        self._unguided = late
+        return outputs
+
+    def _grammar_of(self, params: SamplingParams) -> CompiledGrammar | None:
+        """The grammar of a form. Raises `TimeoutError` while it is read; waits a moment where nothing else is to do."""
+        if params.structured_outputs is None or self.grammars is None:
+            return None
+        busy = self.scheduler.has_work()
+        return self.grammars.get(params.structured_outputs).result(0 if busy else _WAIT_FOR_GRAMMAR_S)
+
     def _suspect(self) -> int | None:
         """While the culprit of a failed step is looked for, the suspects run one at a time."""
         self._suspects = [suspect for suspect in self._suspects if suspect in self._sequences]
@@ -280,6 +350,8 @@ class EngineCore:
             output.finish_reason = "length"
         elif draw.error is not None:
             return self._fail(sequence, draw.error)
+        elif draw.ended:
+            output.finish_reason = "stop"
         else:
             sequence.tokens.append(draw.token)
             self.counters.generated += 1
@@ -331,7 +403,7 @@ class EngineCore:
         sequence.siblings = []
         if siblings:
             siblings[0].siblings = siblings[1:]
-            self.scheduler.add(siblings[0])
+            self._start(siblings[0])
 
     def _parked(self, sequence_id: int, verb: str) -> Sequence:
         sequence = self._sequences.get(sequence_id)

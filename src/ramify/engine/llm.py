@@ -182,6 +182,7 @@ class OfflineLLM:
     ) -> list[RequestOutput]:
         running: list[RunningRequest] = []
         of_sequence: dict[int, RunningRequest] = {}
+        self.core.read_forms(params.structured_outputs for params in settings)
         try:
             for prompt_ids, text, params in zip(ids, texts, settings, strict=True):
                 sequence_ids = self.core.add(EngineRequest(prompt_ids, params, self._key(params.seed)))

@@ -6,12 +6,14 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ramify.config import EngineConfig
 from ramify.engine.core import EngineCore
+from ramify.engine.grammars import Grammars
 from ramify.errors import ConfigError
 from ramify.kv.cache import KVCache
 from ramify.kv.sizing import KVBudget, PoolWish, block_bytes, free_memory_bytes, size_pools
@@ -20,6 +22,8 @@ from ramify.models.config import ModelConfig, load_config
 from ramify.models.decoder import Decoder, load_decoder
 from ramify.models.hub import resolve_model
 from ramify.models.reward_head import VALUE_HEAD, RewardHead, complete_reward_head
+from ramify.text.constraints import Vocabulary
+from ramify.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
 _SHARE = {"cpu": 0.5, "cuda": 0.9}
@@ -82,8 +86,13 @@ def load_engines(models: Sequence[ModelToLoad], config: EngineConfig) -> list[tu
             decoder.dtype,
             device,
         )
-        engines.append((EngineCore(decoder, cache, config, max_model_len, budget), folder))
+        grammars = Grammars(partial(_vocabulary, folder, model.eos_token_ids))
+        engines.append((EngineCore(decoder, cache, config, max_model_len, budget, grammars), folder))
     return engines
+
+
+def _vocabulary(folder: Path, end_ids: Sequence[int]) -> Vocabulary:
+    return Vocabulary.of(load_tokenizer(folder), end_ids)
 
 
 def plan_pool(config: EngineConfig, model: ModelConfig, device: torch.device, dtype: torch.dtype) -> KVBudget:

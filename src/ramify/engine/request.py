@@ -55,6 +55,7 @@ class EngineRequest:
         keep: finished sequences are parked with their KV (for a later `extend` or `fork`) until dropped.
         score_positions, score_token_ids: read the logits of these ids at these prompt positions (process rewards); of
             these labels where the model has labels.
+        answer_start: position where the answer begins, if the prompt's last tokens are a part of it already.
         prompt_logprobs_start: first prompt position whose log-probability is wanted with `params.prompt_logprobs`.
     """
 
@@ -69,6 +70,7 @@ class EngineRequest:
     score_positions: tuple[int, ...] = ()
     score_token_ids: tuple[int, ...] = ()
     prompt_logprobs_start: int = 0
+    answer_start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

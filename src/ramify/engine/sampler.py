@@ -15,18 +15,23 @@ import torch
 from ramify.engine.logits import RowState, processors
 from ramify.engine.request import TokenLogprobs
 from ramify.engine.sequence import Sequence
-from ramify.errors import EngineError, RamifyError
+from ramify.errors import EngineError, RamifyError, RequestError
 from ramify.randomness import key_arrays, uniform
 from ramify.sampling import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The outcome of one row: a token, or why there is none."""
+    """The outcome of one row: a token, or why there is none.
+
+    Attributes:
+        ended: the answer is complete, and the model has no token that says so.
+    """
 
     token: int = -1
     logprobs: TokenLogprobs | None = None
     error: RamifyError | None = None
+    ended: bool = False
 
 
 @torch.inference_mode()
@@ -40,22 +45,23 @@ def sample(logits: torch.Tensor, sequences: AbstractSequence[Sequence]) -> list[
     Returns:
         R draws. A row that cannot be drawn from carries an error and leaves the other rows alone.
     """
-    errors = _broken_rows(logits)
+    settled = {row: Draw(error=error) for row, error in _broken_rows(logits).items()}
     raw, normalisers = _raw_logprobs(logits, sequences)
     masses: dict[int, float] = {}
     for row, sequence in enumerate(sequences):
-        if row not in errors:
-            error = _process(logits[row], sequence)
-            if error is not None:
-                errors[row] = error
-                logits[row] = 0
-            elif row in raw and processors(sequence.params):
-                masses[row] = _log_mass(logits[row] - normalisers[row], raw[row], sequence.params.temperature)
+        if row in settled:
+            continue
+        draw = _process(logits[row], sequence)
+        if draw is not None:
+            settled[row] = draw
+            logits[row] = 0
+        elif row in raw and (sequence.guide is not None or processors(sequence.params)):
+            masses[row] = _log_mass(logits[row] - normalisers[row], raw[row], sequence.params.temperature)
     tokens = _draw(logits, sequences)
     draws: list[Draw] = []
     for row, sequence in enumerate(sequences):
-        if row in errors:
-            draws.append(Draw(error=errors[row]))
+        if row in settled:
+            draws.append(settled[row])
             continue
         logprobs = None
         if row in raw:
@@ -106,7 +112,8 @@ def _raw_logprobs(
     )
 
 
-def _process(row: torch.Tensor, sequence: Sequence) -> RamifyError | None:
+def _process(row: torch.Tensor, sequence: Sequence) -> Draw | None:
+    """Change a row as its sequence asks. Returns its outcome where that is settled by this alone."""
     state: RowState | None = None
     for processor in processors(sequence.params):
         state = state or RowState(sequence.params, sequence.tokens, sequence.num_prompt, sequence.stop_ids)
@@ -115,9 +122,16 @@ def _process(row: torch.Tensor, sequence: Sequence) -> RamifyError | None:
         except Exception as fault:
             error = EngineError(f"logits processor {processor.__name__} failed: {fault}")
             error.__cause__ = fault
-            return error
-    if state is not None and not torch.isfinite(row.amax()):
-        return EngineError("no token can be drawn: allowed_token_ids, logit_bias and min_tokens forbid all of them")
+            return Draw(error=error)
+    if sequence.guide is not None:
+        try:
+            if sequence.guide.apply(row, sequence.tokens, sequence.stop_ids):
+                return Draw(ended=True)
+        except RamifyError as error:
+            return Draw(error=error)
+    if (state is not None or sequence.guide is not None) and not torch.isfinite(row.amax()):
+        names = "allowed_token_ids, logit_bias, min_tokens and structured_outputs"
+        return Draw(error=RequestError(f"no token can be drawn: {names} forbid all of them"))
     return None
 
 

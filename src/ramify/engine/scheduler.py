@@ -122,9 +122,9 @@ class Scheduler:
         self.parked[copy.id] = copy
 
     def truncate(self, sequence: Sequence, num_tokens: int) -> None:
-        """Cut a sequence to its first `num_tokens` tokens."""
+        """Cut a sequence to its first `num_tokens` tokens; the last one is computed anew, to draw from."""
         del sequence.tokens[num_tokens:]
-        sequence.num_computed = min(sequence.num_computed, num_tokens)
+        sequence.num_computed = min(sequence.num_computed, num_tokens - 1)
         needed = -(-sequence.num_computed // self.block_size)
         self.pool.release(reversed(sequence.blocks[needed:]))
         del sequence.blocks[needed:]

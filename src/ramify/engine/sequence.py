@@ -9,6 +9,7 @@ from enum import Enum, auto
 import numpy as np
 import numpy.typing as npt
 
+from ramify.engine.guide import Guide
 from ramify.engine.request import TokenLogprobs
 from ramify.kv.prefix_cache import Digest
 from ramify.randomness import BranchKey
@@ -41,6 +42,8 @@ class Sequence:
         num_cached: known tokens whose KV was there when the current run was admitted.
         fresh: it was added with a prompt that is not counted yet.
         siblings: sequences that fork from this one when its prompt is done.
+        answer_start: where the answer begins, which a form and a limit on thinking are counted from.
+        guide: holds its draws to those, if it has any.
         first_needed_row: lowest position whose logits or scores are wanted from the prompt (prefix hits end before it).
     """
 
@@ -70,6 +73,8 @@ class Sequence:
     score_token_ids: tuple[int, ...] = ()
     scores: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     prompt_logprobs_start: int = 0
+    answer_start: int = 0
+    guide: Guide | None = None
 
     @property
     def num_output(self) -> int:
@@ -108,6 +113,7 @@ class Sequence:
             score_positions=(),
             score_token_ids=(),
             scores={},
+            guide=None if self.guide is None else self.guide.copy(),
         )
 
     def wants_row(self, position: int) -> bool:

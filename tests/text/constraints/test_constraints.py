@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -148,10 +147,3 @@ def test_json_of_a_schema_is_read_to_its_end(tokenizer):
 def test_a_constraint_that_cannot_work_is_refused(make, words):
     with pytest.raises(ConfigError, match=words):
         make()
-
-
-def test_without_llguidance_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(ConfigError, match="ramify\\[constraints\\]"):
-        Regex("a+b").over(SMALL)
-    assert answers(Forbidden(("b",)), depth=1) == {(), (1,), (4,)}

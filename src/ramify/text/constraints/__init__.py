@@ -1,7 +1,9 @@
 """Token-level constraints: which token may come next, and where an answer may end."""
 
 from ramify.text.constraints.base import AllOf, BoolArray, Constraint, NextTokens, bind
+from ramify.text.constraints.compiled import CompiledGrammar, Follower, deep_thread
 from ramify.text.constraints.forbidden import Forbidden
+from ramify.text.constraints.forms import compile_form
 from ramify.text.constraints.grammar import Grammar, JsonSchema, Regex
 from ramify.text.constraints.lengths import AllowedIds, Length
 from ramify.text.constraints.vocabulary import Vocabulary
@@ -10,7 +12,9 @@ __all__ = [
     "AllOf",
     "AllowedIds",
     "BoolArray",
+    "CompiledGrammar",
     "Constraint",
+    "Follower",
     "Forbidden",
     "Grammar",
     "JsonSchema",
@@ -19,4 +23,6 @@ __all__ = [
     "Regex",
     "Vocabulary",
     "bind",
+    "compile_form",
+    "deep_thread",
 ]

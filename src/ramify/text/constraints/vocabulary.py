@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ramify.text.tokenizer import Tokenizer
@@ -16,10 +16,12 @@ class Vocabulary:
     Attributes:
         pieces: the bytes that each token adds to a text; empty for tokens that are no text.
         end_ids: tokens that end an answer.
+        specials: names of tokens that are no text, and their ids.
     """
 
     pieces: tuple[bytes, ...]
     end_ids: frozenset[int]
+    specials: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -35,7 +37,13 @@ def _of(tokenizer: Tokenizer, end_ids: frozenset[int]) -> Vocabulary:
     own = tokenizer.eos_token_id
     ends = end_ids if own is None else end_ids | {own}
     pieces = tuple(token_bytes(tokenizer, index) for index in range(tokenizer.vocab_size))
-    return Vocabulary(pieces, ends)
+    return Vocabulary(pieces, ends, special_names(tokenizer))
+
+
+def special_names(tokenizer: Tokenizer) -> dict[str, int]:
+    """The tokens of a tokenizer that are no text, by name."""
+    tokens = tokenizer.backend.get_added_tokens_decoder()
+    return {token.content: index for index, token in tokens.items() if token.special}
 
 
 def token_bytes(tokenizer: Tokenizer, index: int) -> bytes:
