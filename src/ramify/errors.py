@@ -45,6 +45,10 @@ class EngineError(RamifyError):
     """Something went wrong inside the engine while a request ran; `__cause__` holds the original."""
 
 
+class EngineDiedError(EngineError):
+    """The process of an engine ended, and what ran on it is lost; a new one is being started: try again."""
+
+
 class CapabilityError(RamifyError):
     """A strategy needs something its backend or its scorer does not offer."""
 

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.backends.base import Node, StepScores
-from ramify.engine.async_engine import settle
-from ramify.engine.engine import Engine
+from ramify.engine.engine import Engine, settle
 from ramify.engine.request import EngineRequest, SequenceOutput
 from ramify.errors import RequestError, ScorerError
 from ramify.models.reward_head import RewardHead

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ramify.config import EngineConfig
 from ramify.engine.core import EngineCore
-from ramify.engine.engine import Listener
+from ramify.engine.engine import Listener, tell
 from ramify.engine.request import EngineRequest, SequenceOutput, TextStart
 from ramify.engine.stats import EngineStats
 from ramify.errors import EngineError
@@ -200,14 +200,7 @@ class AsyncEngine:
             self._listeners.pop(output.sequence_id, None)
         if listener is None:
             return
-        try:
-            listener(output)
-        except Exception as fault:
-            _log.exception("what follows sequence %d failed; the sequence is dropped", output.sequence_id)
-            self._forget([output.sequence_id])
-            error = EngineError(f"following the sequence failed: {type(fault).__name__}: {fault}")
-            error.__cause__ = fault
-            listener(SequenceOutput(output.sequence_id, finish_reason="error", error=error))
+        tell(listener, output, self._forget)
 
     def _fail_all(self, fault: Exception) -> list[SequenceOutput]:
         """Something failed outside of any one request: all that run fail with it, and the engine goes on empty."""
@@ -217,13 +210,3 @@ class AsyncEngine:
         ids = list(self._listeners)
         self.core.drop(ids)
         return [SequenceOutput(sequence_id, finish_reason="error", error=error) for sequence_id in ids]
-
-
-def settle(done: asyncio.Future[SequenceOutput]) -> Listener:
-    """A listener for a sequence with one output: it goes to whoever still awaits `done`."""
-
-    def listen(output: SequenceOutput) -> None:
-        if not done.done():
-            done.set_result(output)
-
-    return listen

@@ -6,6 +6,8 @@ model runs.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Protocol
@@ -17,6 +19,8 @@ from ramify.errors import EngineError
 from ramify.models.config import ModelConfig
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams, TokenIds
+
+_log = logging.getLogger(__name__)
 
 Listener = Callable[[SequenceOutput], None]
 """Called on the event loop with each output of one sequence; must not block."""
@@ -97,6 +101,28 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Drop everything and end."""
         ...
+
+
+def tell(listener: Listener, output: SequenceOutput, drop: Callable[[list[int]], None]) -> None:
+    """Hand an output to its listener. If that fails, the sequence is dropped and the listener is told so."""
+    try:
+        listener(output)
+    except Exception as fault:
+        _log.exception("what follows sequence %d failed; the sequence is dropped", output.sequence_id)
+        drop([output.sequence_id])
+        error = EngineError(f"following the sequence failed: {type(fault).__name__}: {fault}")
+        error.__cause__ = fault
+        listener(SequenceOutput(output.sequence_id, finish_reason="error", error=error))
+
+
+def settle(done: asyncio.Future[SequenceOutput]) -> Listener:
+    """A listener for a sequence with one output: it goes to whoever still awaits `done`."""
+
+    def listen(output: SequenceOutput) -> None:
+        if not done.done():
+            done.set_result(output)
+
+    return listen
 
 
 class EngineShare:
