@@ -63,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP."""
-        self._refuse(400, "this is not a valid HTTP/1.1 request")
+        self._refuse(400, "this is not valid HTTP")
 
     def on_message_begin(self) -> None:
         """A request begins."""
