@@ -7,23 +7,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ramify.errors import ConfigError
 from ramify.evals.estimators import Interval
+from ramify.evals.figures import COLOURS, DASHES, MARKERS, new_figure, save_figure, targets_of
 from ramify.evals.replay import Replayed
 from ramify.evals.report import Row, line_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart with any colour vision; markers and dashes tell the lines apart without colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
-FORMATS = (".png", ".svg")
 FRONT = "0.35"
 """The grey of the Pareto front: a broad line behind all others."""
 
@@ -54,12 +48,12 @@ def plot(drawn: Sequence[Point], paths: Sequence[str | os.PathLike[str]], title:
     Raises:
         ConfigError: there is no point, or a name has another ending.
     """
-    targets = _targets(paths)
+    targets = targets_of(paths)
     if not drawn:
         raise ConfigError("there is nothing to plot: evaluate at least one strategy")
     from matplotlib import ticker
 
-    figure = _figure(7.5, 4.8)
+    figure = new_figure(7.5, 4.8)
     axes = figure.add_subplot()
     lines: dict[str, list[Point]] = {}
     for point in drawn:
@@ -78,7 +72,7 @@ def plot(drawn: Sequence[Point], paths: Sequence[str | os.PathLike[str]], title:
     axes.legend(frameon=False)
     if title:
         axes.set_title(title, loc="left")
-    _save(figure, targets)
+    save_figure(figure, targets)
 
 
 def plot_ranking(
@@ -95,10 +89,10 @@ def plot_ranking(
     Raises:
         ConfigError: there is nothing to draw, or a name has another ending.
     """
-    targets = _targets(paths)
+    targets = targets_of(paths)
     if not ranked:
         raise ConfigError("there is nothing to plot: evaluate at least one strategy")
-    figure = _figure(7.5, 1.2 + 0.22 * len(ranked))
+    figure = new_figure(7.5, 1.2 + 0.22 * len(ranked))
     axes = figure.add_subplot()
     axes.axvline(100 * mark, color=FRONT, linewidth=1)
     for place, (_, interval) in enumerate(ranked):
@@ -109,7 +103,7 @@ def plot_ranking(
     axes.set_ylim(len(ranked) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x", linewidth=0.5)
     axes.set_xlabel(label)
-    _save(figure, targets)
+    save_figure(figure, targets)
 
 
 def front_of(drawn: Sequence[Point]) -> list[Point]:
@@ -119,21 +113,6 @@ def front_of(drawn: Sequence[Point]) -> list[Point]:
         if not found or point.accuracy.mean > found[-1].accuracy.mean:
             found.append(point)
     return found
-
-
-def _targets(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    targets = [Path(path) for path in paths]
-    for target in targets:
-        if target.suffix not in FORMATS:
-            raise ConfigError(f"{target}: a plot is written as {' or '.join(FORMATS)}; choose such a name")
-    return targets
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Without pyplot there is no global figure and no window system: the canvas comes from the format.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def _draw_front(axes: Axes, drawn: Sequence[Point]) -> None:
@@ -164,14 +143,3 @@ def _draw_line(axes: Axes, name: str, members: Sequence[Point], place: int) -> N
         axes.fill_between(tokens, low, high, alpha=0.12, linewidth=0, color=colour)
     else:
         axes.vlines(tokens, low, high, alpha=0.5, colors=colour)
-
-
-def _save(figure: Figure, targets: Sequence[Path]) -> None:
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "ramify", "svg.fonttype": "none"}):
-        for target in targets:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # No date in the file: one evaluation gives one plot, byte for byte.
-            metadata: dict[str, Any] = {"Date": None} if target.suffix == ".svg" else {"Software": "ramify"}
-            figure.savefig(target, metadata=metadata)
