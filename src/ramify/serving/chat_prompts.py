@@ -123,12 +123,7 @@ def chat_params(body: ChatRequest, style: ChatFormat, prompt: ChatPrompt) -> Sam
 
 def _structure(body: ChatRequest, style: ChatFormat, use: ToolUse | None) -> StructuredOutputsParams | None:
     form = body.structure()
-    called = None if use is None else style.structure(use)
-    if form is not None and called is not None:
-        raise RequestError(
-            "tool_choice asks for a call and response_format (or structured_outputs) for another form: choose one"
-        )
-    return form or called
+    return form if use is None else style.structure(use, form)
 
 
 def tool_use(body: ChatRequest) -> ToolUse | None:
@@ -140,9 +135,10 @@ def tool_use(body: ChatRequest) -> ToolUse | None:
     if not body.tools or body.tool_choice == "none":
         return None
     tools = check_tools([tool.model_dump(exclude_none=True) for tool in body.tools])
-    choice = body.tool_choice
-    wanted = choice.function.name if isinstance(choice, NamedToolChoice) else choice or "auto"
-    return ToolUse(tools, wanted, body.parallel_tool_calls is not False)
+    choice, several = body.tool_choice, body.parallel_tool_calls is not False
+    if isinstance(choice, NamedToolChoice):
+        return ToolUse(tools, "named", several, choice.function.name)
+    return ToolUse(tools, choice or "auto", several)
 
 
 def plain_message(place: int, message: ChatMessage, knows_developer: bool = True) -> dict[str, Any]:

@@ -6,6 +6,7 @@ messages and names for the template, `structure` the form that the answer is hel
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,13 +40,15 @@ class ToolUse:
 
     Attributes:
         tools: the functions.
-        choice: "auto", "required", or the name of the one function that must be called.
+        choice: whether the answer may, must, or must to one function, be a call.
         several: more than one call in an answer is welcome.
+        name: of the function that must be called, for "named".
     """
 
     tools: tuple[Tool, ...]
-    choice: Literal["auto", "required"] | str = "auto"
+    choice: Literal["auto", "required", "named"] = "auto"
     several: bool = True
+    name: str | None = None
 
     @property
     def forced(self) -> bool:
@@ -55,7 +58,7 @@ class ToolUse:
     @property
     def callable(self) -> tuple[Tool, ...]:
         """The functions that may be called."""
-        return tuple(tool for tool in self.tools if self.choice in ("auto", "required", tool.name))
+        return tuple(tool for tool in self.tools if self.choice != "named" or tool.name == self.name)
 
 
 class ChatFormat:
@@ -110,20 +113,37 @@ class ChatFormat:
             messages, use.tools if use else (), knows_tools=self._knows_tools, objects=self._takes_objects
         )
 
-    def structure(self, use: ToolUse) -> StructuredOutputsParams | None:
-        """The form that holds an answer to the calls it must make; None where it is free.
+    def structure(self, use: ToolUse, form: StructuredOutputsParams | None = None) -> StructuredOutputsParams | None:
+        """The form that holds an answer to the syntax of its calls; None where it is free.
+
+        Args:
+            use: the request's tools.
+            form: what an answer without calls must be like.
 
         Raises:
-            RequestError: the family cannot hold to the schema of a tool.
+            RequestError: the family cannot hold to the schema of a tool, or `form` leaves no room for a call.
         """
         family = self.require_tools()
         writer = GrammarWriter(self._special_token)
+        if form is not None:
+            return self._calls_or(writer, family, use, form)
         if use.forced:
             several = use.several and use.choice == "required"
             return StructuredOutputsParams(grammar=writer.forced(family, use.callable, several))
         if not self.holds_free_calls:
             return None
         return StructuredOutputsParams(grammar=writer.free(family, use.callable, use.several))
+
+    def _calls_or(
+        self, writer: GrammarWriter, family: ToolFormat, use: ToolUse, form: StructuredOutputsParams
+    ) -> StructuredOutputsParams:
+        schema = json.loads(str(form.json)) if form.json is not None else {"type": "object"}
+        if use.forced or not (form.json is not None or form.json_object):
+            raise RequestError(
+                "tool_choice asks for a call and response_format (or structured_outputs) for another form: choose one"
+            )
+        other = writer.json(schema, strict=True)
+        return StructuredOutputsParams(grammar=writer.forced(family, use.callable, use.several, other))
 
     @property
     def holds_free_calls(self) -> bool:

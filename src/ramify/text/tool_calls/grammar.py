@@ -85,12 +85,12 @@ class GrammarWriter:
         """An expression for one of something, or several with a text between them."""
         return f"{call} ({self.text(between)} {call})*" if several and between else f"{call}+" if several else call
 
-    def forced(self, family: ToolFormat, tools: Sequence[Tool], several: bool) -> str:
-        """The whole grammar of answers that are calls and nothing else."""
+    def forced(self, family: ToolFormat, tools: Sequence[Tool], several: bool, other: str | None = None) -> str:
+        """The whole grammar of answers that are calls and nothing else, or one other expression."""
         call = self.rule(f"{self.mark(family.usual_opener)} {family.grammar(self, tools, several)}")
         if family.between is not None:
             call = self.joined(call, family.between, several)
-        return self._whole(call)
+        return self._whole(call if other is None else f"{call} | {other}")
 
     def free(self, family: ToolFormat, tools: Sequence[Tool], several: bool) -> str:
         """The whole grammar of answers that are any text, in which what an opener begins is a call."""
