@@ -28,7 +28,7 @@ class Grammars:
     def get(self, form: StructuredOutputsParams) -> Future[CompiledGrammar]:
         """The grammar of a form, now or later; fails with `ConfigError` for one that cannot be used."""
         known = self._kept.get(form)
-        if known is None:
+        if known is None or (known.done() and known.exception() is None and known.result().worn):
             if self._thread is None:
                 self._thread = deep_thread("ramify-grammars")
             known = self._kept[form] = self._thread.submit(self._compile, form)
@@ -36,10 +36,6 @@ class Grammars:
         while len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
         return known
-
-    def forget(self, form: StructuredOutputsParams) -> None:
-        """Read a form anew when it is next asked for: what following it taught its grammar has become too much."""
-        self._kept.pop(form, None)
 
     def _compile(self, form: StructuredOutputsParams) -> CompiledGrammar:
         if self._vocabulary is None:

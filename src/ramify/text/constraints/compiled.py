@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MAX_GRAMMAR_BYTES = 256 * 1024
 """The longest grammar that is read: its rules may nest as deep as it is long; `deep_thread` has the stack for it."""
 _NO_FORCING = '%llguidance {"no_forcing": true}\n'
-_NOTHING_FOLLOWS = "NoExtensionBias"
+_NOTHING_FOLLOWS = "NoExtensionBias"  # these are words of llguidance
+_NOT_ALLOWED = re.compile("doesn't satisfy the grammar|parser stopped|out of range")
 _STACK_BYTES = 512 * 1024 * 1024  # 16 KB for each level that a grammar of the greatest size can have; taken as needed
 _LONGEST_MESSAGE = 300
 
@@ -38,6 +39,9 @@ class CompiledGrammar:
         lark: the grammar, in llguidance's variant of Lark's syntax.
         vocabulary: of the model.
         what: its name in messages.
+
+    Attributes:
+        worn: what following it taught it has become too much: read it anew.
 
     Raises:
         ConfigError: it cannot be read, it is too large, or no text is derived from it.
@@ -61,7 +65,8 @@ class CompiledGrammar:
         matcher = llguidance.LLMatcher(_tokenizer(vocabulary), _NO_FORCING + lark, log_level=0, limits=limits)
         if matcher.is_error():
             raise ConfigError(f"the {what} cannot be used: {_reason(matcher.get_error())}")
-        self._first = Follower(matcher, vocabulary)
+        self.worn = False
+        self._first = Follower(matcher, self)
         try:
             stuck = not self._first.copy().allowed().any() and not self._first.complete
         except RequestError as error:
@@ -77,15 +82,23 @@ class CompiledGrammar:
 class Follower:
     """How far one answer has come; a function of the tokens it has read. Made by `CompiledGrammar.follow`."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: Vocabulary, num_read: int = 0) -> None:
+    def __init__(self, matcher: LLMatcher, grammar: CompiledGrammar, num_read: int = 0) -> None:
         self._matcher = matcher
-        self._vocabulary = vocabulary
+        self._grammar = grammar
         self.num_read = num_read
 
     def read(self, tokens: Sequence[int]) -> bool:
-        """Go on by some tokens; False where they are not allowed, and it is of no use any more then."""
+        """Go on by some tokens; False where they are not allowed, and it is of no use any more then.
+
+        Raises:
+            RequestError: the grammar takes too much work here.
+        """
         self.num_read += len(tokens)
-        return not tokens or self._matcher.consume_tokens(list(tokens))
+        if not tokens or self._matcher.consume_tokens(list(tokens)):
+            return True
+        if not _NOT_ALLOWED.search(self._matcher.get_error()):
+            raise self._too_much()
+        return False
 
     def allowed(self) -> BoolArray:
         """Which tokens may come next, [vocabulary]; ends are none of them.
@@ -93,11 +106,12 @@ class Follower:
         Raises:
             RequestError: the grammar takes too much work here.
         """
+        vocabulary = self._grammar.vocabulary
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error() and not self._matcher.get_error().startswith(_NOTHING_FOLLOWS):
-            raise RequestError(f"it takes too much work to follow ({_reason(self._matcher.get_error())}): simplify it")
-        mask = np.unpackbits(bits, bitorder="little")[: len(self._vocabulary)].astype(np.bool_)
-        mask &= ~end_mask(self._vocabulary)
+            raise self._too_much()
+        mask = np.unpackbits(bits, bitorder="little")[: len(vocabulary)].astype(np.bool_)
+        mask &= ~end_mask(vocabulary)
         return mask
 
     @property
@@ -107,7 +121,13 @@ class Follower:
 
     def copy(self) -> Follower:
         """Another that has read the same."""
-        return Follower(self._matcher.deep_copy(), self._vocabulary, self.num_read)
+        return Follower(self._matcher.deep_copy(), self._grammar, self.num_read)
+
+    def _too_much(self) -> RequestError:
+        self._grammar.worn = True
+        return RequestError(
+            f"the form takes too much work to follow ({_reason(self._matcher.get_error())}): simplify it"
+        )
 
 
 def deep_thread(name: str) -> ThreadPoolExecutor:
