@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 from ramify.engine.stats import STEP_ROWS, EngineStats
 from ramify.serving.admission import QueueState
 
+_LABELS = ["model_name"]
 _COUNTERS: tuple[tuple[str, str, str], ...] = (
     ("vllm:prompt_tokens", "prompt_tokens", "Prompt tokens that were read, cached ones included."),
     ("vllm:generation_tokens", "generation_tokens", "Tokens drawn."),
@@ -24,97 +26,136 @@ _COUNTERS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-class EngineCollector(Collector):
-    """Reads `EngineStats` at each scrape.
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """What a scrape sees of one model.
 
-    Args:
-        engines: gives the counters of each engine by public name.
-        queues: gives what waits in front of each.
+    Attributes:
+        up: whether its engine runs; None for a model that is not loaded.
+        stats: the engine's counters. They begin anew with a new engine, as Prometheus expects of a restart.
+        restarts: engines that were started after a crash.
+        queue: what waits in front of it.
     """
 
-    def __init__(
-        self, engines: Callable[[], Mapping[str, EngineStats]], queues: Callable[[], Mapping[str, QueueState]]
-    ) -> None:
-        self._engines = engines
-        self._queues = queues
+    up: bool | None = None
+    stats: EngineStats = field(default_factory=EngineStats)
+    restarts: int = 0
+    queue: QueueState = field(default_factory=lambda: QueueState(0, None))
+
+
+Views = Mapping[str, EngineView]
+"""By public name."""
+
+
+class EngineCollector(Collector):
+    """Reads the engines at each scrape.
+
+    Args:
+        views: gives what there is to see.
+    """
+
+    def __init__(self, views: Callable[[], Views]) -> None:
+        self._views = views
 
     def describe(self) -> list[Metric]:
         """The names, for the registry's check of duplicates."""
-        return list(self._families({}, {}))
+        return list(_families({}))
 
     def collect(self) -> Iterator[Metric]:
         """The numbers of now."""
-        return self._families(self._engines(), self._queues())
-
-    def _families(self, engines: Mapping[str, EngineStats], queues: Mapping[str, QueueState]) -> Iterator[Metric]:
-        for name, field, text in _COUNTERS:
-            counter = CounterMetricFamily(name, text, labels=["model_name"])
-            for model, stats in engines.items():
-                counter.add_metric([model], getattr(stats, field))
-            yield counter
-        yield from _gauges(engines, queues)
-        phases = CounterMetricFamily(
-            "ramify:step_phase_seconds",
-            "Time of the engine's steps by phase: schedule, build, forward, sample, commit.",
-            labels=["model_name", "phase"],
-        )
-        for model, stats in engines.items():
-            for phase, seconds in stats.timings_s.items():
-                phases.add_metric([model, phase], seconds)
-        yield phases
-        yield _iteration_tokens(engines)
+        return _families(self._views())
 
 
-def _gauges(engines: Mapping[str, EngineStats], queues: Mapping[str, QueueState]) -> Iterator[Metric]:
-    def gauge(name: str, text: str, values: Mapping[str, float]) -> Metric:
-        family = GaugeMetricFamily(name, text, labels=["model_name"])
-        for model, value in values.items():
-            family.add_metric([model], value)
-        return family
+def _families(views: Views) -> Iterator[Metric]:
+    yield _gauge(
+        "ramify:engine_up",
+        "1 while a model's engine runs, 0 while it starts or has failed; a model that is not loaded has none.",
+        {name: None if view.up is None else float(view.up) for name, view in views.items()},
+    )
+    loaded = {name: view for name, view in views.items() if view.up is not None}
+    for name, attribute, text in _COUNTERS:
+        yield _counter(name, text, {model: getattr(view.stats, attribute) for model, view in loaded.items()})
+    yield _counter(
+        "ramify:engine_restarts",
+        "Engines started anew after a crash.",
+        {name: view.restarts for name, view in views.items()},
+    )
+    yield from _gauges(loaded)
+    yield _phases(loaded)
+    yield _iteration_tokens(loaded)
 
-    yield gauge(
+
+def _gauges(views: Views) -> Iterator[Metric]:
+    yield _gauge(
         "vllm:num_requests_running",
         "Sequences in the engine's batch.",
-        {model: stats.running for model, stats in engines.items()},
+        {name: view.stats.running for name, view in views.items()},
     )
-    yield gauge(
+    yield _gauge(
         "vllm:num_requests_waiting",
         "Requests that wait for a slot, and sequences that wait for KV blocks.",
-        {model: stats.waiting + (queues[model].waiting if model in queues else 0) for model, stats in engines.items()},
+        {name: view.stats.waiting + view.queue.waiting for name, view in views.items()},
     )
-    yield gauge(
+    yield _gauge(
         "ramify:expected_wait_seconds",
         "What a new request would wait now, by the estimate that admission stands on.",
-        {model: queue.expected_wait_s for model, queue in queues.items() if queue.expected_wait_s is not None},
+        {name: view.queue.expected_wait_s for name, view in views.items()},
     )
-    yield gauge(
+    yield _gauge(
         "vllm:kv_cache_usage_perc",
         "Share of the KV blocks that sequences hold, 0 to 1.",
-        {model: stats.blocks_used / max(1, stats.blocks_total) for model, stats in engines.items()},
+        {name: view.stats.blocks_used / max(1, view.stats.blocks_total) for name, view in views.items()},
     )
-    yield gauge(
+    yield _gauge(
         "ramify:kv_blocks_used",
         "KV blocks that sequences hold.",
-        {model: stats.blocks_used for model, stats in engines.items()},
+        {name: view.stats.blocks_used for name, view in views.items()},
     )
-    yield gauge(
-        "ramify:kv_blocks", "KV blocks of the pool.", {model: stats.blocks_total for model, stats in engines.items()}
+    yield _gauge(
+        "ramify:kv_blocks", "KV blocks of the pool.", {name: view.stats.blocks_total for name, view in views.items()}
     )
-    yield gauge(
+    yield _gauge(
         "ramify:num_sequences_parked",
         "Branches that methods keep between two of their steps.",
-        {model: stats.parked for model, stats in engines.items()},
+        {name: view.stats.parked for name, view in views.items()},
     )
 
 
-def _iteration_tokens(engines: Mapping[str, EngineStats]) -> Metric:
+def _gauge(name: str, text: str, values: Mapping[str, float | None]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=_LABELS)
+    for model, value in values.items():
+        if value is not None:
+            family.add_metric([model], value)
+    return family
+
+
+def _counter(name: str, text: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=_LABELS)
+    for model, value in values.items():
+        family.add_metric([model], value)
+    return family
+
+
+def _phases(views: Views) -> Metric:
+    family = CounterMetricFamily(
+        "ramify:step_phase_seconds",
+        "Time of the engine's steps by phase: schedule, build, forward, sample, commit.",
+        labels=[*_LABELS, "phase"],
+    )
+    for name, view in views.items():
+        for phase, seconds in view.stats.timings_s.items():
+            family.add_metric([name, phase], seconds)
+    return family
+
+
+def _iteration_tokens(views: Views) -> Metric:
     family = HistogramMetricFamily(
-        "vllm:iteration_tokens_total", "Rows of a step's batch: prompt tokens and drawn ones.", labels=["model_name"]
+        "vllm:iteration_tokens_total", "Rows of a step's batch: prompt tokens and drawn ones.", labels=_LABELS
     )
-    for model, stats in engines.items():
+    for name, view in views.items():
         below, buckets = 0, []
-        for bound, count in zip(STEP_ROWS, stats.steps_by_rows, strict=False):
+        for bound, count in zip(STEP_ROWS, view.stats.steps_by_rows or [0] * len(STEP_ROWS), strict=True):
             below += count
             buckets.append((str(float(bound)), below))
-        family.add_metric([model], [*buckets, ("+Inf", stats.steps)], stats.rows)
+        family.add_metric([name], [*buckets, ("+Inf", view.stats.steps)], view.stats.rows)
     return family

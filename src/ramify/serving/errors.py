@@ -15,6 +15,7 @@ from starlette.responses import Response
 from ramify.errors import (
     CapabilityError,
     ConfigError,
+    EngineDiedError,
     QuotaError,
     RequestError,
     SamplingParamsError,
@@ -31,6 +32,8 @@ _MESSAGES = {
 }
 _MAX_PLACE = 200
 _MAX_MESSAGES = 3
+ENGINE_RETRY_AFTER_S = 2
+"""About what an engine with a small model takes to start."""
 _CALLERS_FAULT = (RequestError, SamplingParamsError, ConfigError, CapabilityError)
 
 
@@ -87,6 +90,10 @@ def _told(error: Exception) -> ApiError:
     if isinstance(error, StorageFullError):
         _log.error("the storage is full", exc_info=error)
         return ApiError(507, "the server has no room left to store this; nothing of it was kept", code="storage_full")
+    if isinstance(error, EngineDiedError):
+        _log.error("a request was lost with its engine: %s", error)
+        message = "the engine that ran this request ended unexpectedly and is started anew: try again"
+        return ApiError(503, message, code="engine_restarted", headers={"retry-after": str(ENGINE_RETRY_AFTER_S)})
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
     _log.error("a request failed", exc_info=error)

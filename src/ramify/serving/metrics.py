@@ -6,7 +6,7 @@ What engines count is read from their own counters at each scrape and never coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -16,9 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 
 from ramify.engine.outputs import RequestOutput
-from ramify.engine.stats import EngineStats
-from ramify.serving.admission import QueueState
-from ramify.serving.engine_metrics import EngineCollector
+from ramify.serving.engine_metrics import EngineCollector, Views
 
 if TYPE_CHECKING:
     from ramify.strategies.kernel.result import Result
@@ -79,17 +77,12 @@ class Metrics:
     """All metrics of a server.
 
     Args:
-        engines: gives the counters of each engine that runs now, by public name; called at each scrape.
-        queues: gives what waits in front of each.
+        engines: gives what there is to see of each model, by public name; called at each scrape.
     """
 
-    def __init__(
-        self,
-        engines: Callable[[], Mapping[str, EngineStats]],
-        queues: Callable[[], Mapping[str, QueueState]],
-    ) -> None:
+    def __init__(self, engines: Callable[[], Views]) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        self.registry.register(EngineCollector(engines, queues))
+        self.registry.register(EngineCollector(engines))
         ProcessCollector(registry=self.registry)
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
@@ -175,7 +168,6 @@ class Metrics:
         self.in_flight = gauge("ramify:http_requests_in_flight", "HTTP requests that are being answered.")
         self.draining = gauge("ramify:draining", "1 while the server ends: it takes no new requests.")
         self.startup = gauge("ramify:startup_seconds", "What the start took, by part.", ("part",))
-        self.restarts = counter("ramify:engine_restarts", "Engines started anew after a crash.", model)
 
     def answered(self, answer: Answered) -> None:
         """Count a generation that ended."""

@@ -8,11 +8,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from ramify.serving.admission import Admissions
+from ramify.engine.stats import EngineStats
+from ramify.serving.admission import Admissions, QueueState
 from ramify.serving.auth import Caller, the_caller
 from ramify.serving.batches import BatchWorker
 from ramify.serving.config import ServerConfig
 from ramify.serving.draining import Draining
+from ramify.serving.engine_metrics import EngineView
 from ramify.serving.keys import Keys
 from ramify.serving.logs import RequestLog
 from ramify.serving.metrics import Metrics
@@ -45,7 +47,7 @@ class Server:
         self.storage = Storage(config.storage_url or "", _storage_limits(config))
         self.admissions = Admissions(config)
         self.draining = Draining(config.drain_timeout_s)
-        self.metrics = Metrics(self.models.stats, self.admissions.states)
+        self.metrics = Metrics(self._engine_views)
         self.storage.watch(lambda kind, seconds: self.metrics.storage.labels(kind).observe(seconds))
         self.metrics.draining.set_function(lambda: float(self.draining.begun))
         self.tracing = Tracing.to(config.otlp_endpoint)
@@ -55,6 +57,18 @@ class Server:
 
         self.batches = BatchWorker(self, answer)
         self.startup_s: dict[str, float] = {}
+
+    def _engine_views(self) -> dict[str, EngineView]:
+        """What a scrape of the metrics sees."""
+        stats, queues = self.models.stats(), self.admissions.states()
+        return {
+            name: EngineView(
+                None if state == "idle" else state == "ready",
+                stats.get(name, EngineStats()),
+                queue=queues.get(name, QueueState(0, None)),
+            )
+            for name, state in self.models.states().items()
+        }
 
     async def start(self) -> None:
         """Make everything ready."""
