@@ -109,7 +109,7 @@ class Database:
         Raises:
             StorageError: the database failed.
         """
-        return await self._timed("read", self._on(self._readers, self._attempts, work, self._read_engine))
+        return await self._timed("read", self._on(self._readers, self._attempts, work, "read"))
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Run a transaction; it is stored whole, on the disk, or not at all. `work` may run more than once.
@@ -118,7 +118,7 @@ class Database:
             StorageFullError: there is no room; nothing was changed.
             StorageError: the database failed.
         """
-        return await self._timed("write", self._on(self._writers, self._attempts, work, self._write_engine))
+        return await self._timed("write", self._on(self._writers, self._attempts, work, "write"))
 
     async def _timed(self, kind: str, transaction: Awaitable[T]) -> T:
         began_s = time.perf_counter()
@@ -132,7 +132,8 @@ class Database:
             raise StorageError("the storage is closed")
         return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
 
-    def _attempts(self, work: Callable[[Session], T], engine: sql.Engine) -> T:
+    def _attempts(self, work: Callable[[Session], T], kind: str) -> T:
+        engine = self._write_engine if kind == "write" else self._engine
         attempt = 1
         while True:
             try:
@@ -147,7 +148,6 @@ class Database:
         if self.sqlite and not self._in_memory:
             _private_file(Path(str(self._url.database)))
         self._engine = self._make_engine()
-        self._read_engine = self._engine
         self._write_engine = self._engine.execution_options(ramify_begin="BEGIN IMMEDIATE")
         try:
             prepare_schema(self._write_engine, sqlite=self.sqlite)
