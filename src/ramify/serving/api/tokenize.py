@@ -11,7 +11,7 @@ from ramify.serving.chat_prompts import render, template_arguments, variables_of
 from ramify.serving.models import ServedModel
 from ramify.serving.prompts import GivenPrompt, encode
 from ramify.serving.protocol.answers import Detokenized, Tokens, documented
-from ramify.serving.protocol.tokenize import DetokenizeRequest, TokenizeRequest
+from ramify.serving.protocol.tokenize import DetokenizeRequest, TokenizeRequest, TokenizeText
 from ramify.serving.running import chat_style
 from ramify.serving.server import Server, TheCaller, TheServer
 from ramify.text.chat_format import ToolUse
@@ -23,7 +23,6 @@ router = APIRouter()
 @router.post("/tokenize", **documented(Tokens))
 async def tokenize(body: TokenizeRequest, server: TheServer, caller: TheCaller) -> dict[str, Any]:
     """The token ids of a text, or of a conversation through the model's chat template."""
-    body.check()
     async with server.models.use(body.model or server.models.names()[0], caller) as model:
         prompt = await _prompt(server, model, body)
         strings = [model.tokenizer.token_text(token) for token in prompt.ids] if body.return_token_strs else None
@@ -36,9 +35,9 @@ async def tokenize(body: TokenizeRequest, server: TheServer, caller: TheCaller) 
 
 
 async def _prompt(server: Server, model: ServedModel, body: TokenizeRequest) -> GivenPrompt:
-    if body.messages is None:
-        text = body.prompt or ""
-        return GivenPrompt(await encode(model.tokenizer, text, body.add_special_tokens is not False), text)
+    if isinstance(body, TokenizeText):
+        ids = await encode(model.tokenizer, body.prompt, body.add_special_tokens is not False)
+        return GivenPrompt(ids, body.prompt)
     style = chat_style(server, model)
     continues = bool(body.continue_final_message)
     use = ToolUse(check_tools([tool.model_dump(exclude_none=True) for tool in body.tools])) if body.tools else None

@@ -15,6 +15,8 @@ from ramify.sampling import MAX_LOGPROBS, MAX_N, MAX_STOP_STRINGS, SamplingParam
 from ramify.serving.protocol.api_model import ApiModel
 from ramify.serving.protocol.ramify_field import RamifyField
 
+MAX_MODEL_LENGTH = 32_768
+"""Characters; a name may hold a method with its options."""
 MAX_TOKENS = 2**31 - 1
 MAX_TIMEOUT_S = 7 * 24 * 3600
 MAX_TOKEN_IDS = 2**20
@@ -59,8 +61,8 @@ class WithoutEffect(ApiModel):
 class SamplingFields(WithoutEffect):
     """How the tokens are drawn: OpenAI's names, then vLLM's."""
 
-    model: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
-        None, description="Which model; the first of /v1/models without it."
+    model: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_LENGTH)] = Field(
+        description="A name of /v1/models; NAME@METHOD:OPTION=VALUE,... lets a method answer."
     )
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
