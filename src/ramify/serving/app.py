@@ -9,7 +9,20 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from ramify.serving.api import batches, chat, completions, files, health, metrics, models, page, tokenize, traces
+from ramify.serving.api import (
+    batches,
+    chat,
+    completions,
+    files,
+    health,
+    metrics,
+    models,
+    page,
+    responses,
+    strategies,
+    tokenize,
+    traces,
+)
 from ramify.serving.edge import Edge, SecurityHeaders, cors_options, public_rules
 from ramify.serving.errors import install_error_handlers
 from ramify.serving.observing import Observing
@@ -19,8 +32,10 @@ ROUTERS = (
     health.router,
     metrics.router,
     models.router,
+    strategies.router,
     chat.router,
     completions.router,
+    responses.router,
     tokenize.router,
     files.router,
     batches.router,

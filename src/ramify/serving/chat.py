@@ -18,6 +18,10 @@ from ramify.serving import sse
 from ramify.serving.auth import Caller
 from ramify.serving.chat_prompts import ChatPrompt, chat_params, chat_prompt
 from ramify.serving.logprobs import TokenNames, chat_logprobs, prompt_logprobs
+from ramify.serving.methods.answer import ramify_field, usage_of
+from ramify.serving.methods.calls import method_run
+from ramify.serving.methods.request import requested
+from ramify.serving.methods.run import MethodProgress, MethodRun
 from ramify.serving.models import ServedModel
 from ramify.serving.protocol.bounds import check_bounds
 from ramify.serving.protocol.chat import ChatRequest
@@ -39,6 +43,7 @@ class AskedChat:
         params: how.
         outputs: the engine's side of it, once it is iterated.
         head: the fields that every object of the response begins with.
+        method: the run behind the outputs, where the call asks for a method.
     """
 
     body: ChatRequest
@@ -48,6 +53,7 @@ class AskedChat:
     params: SamplingParams
     outputs: Outputs
     head: dict[str, Any]
+    method: MethodRun | None = None
 
     @property
     def names(self) -> TokenNames:
@@ -69,6 +75,8 @@ class AskedChat:
             text, continued = self.prompt.given.text or "", self.prompt.continued
             count = self.style.count_reasoning_tokens
             reasoning = sum(count(tuple(each.token_ids), text, continued) for each in answers)
+        if self.method is not None and self.method.result is not None:
+            return usage_of(self.method, reasoning)
         completion = sum(len(each.token_ids) for each in answers)
         return usage(len(output.prompt_token_ids), completion, output.num_cached_tokens, reasoning)
 
@@ -95,9 +103,10 @@ async def asked_chat(
     Raises:
         ApiError, RequestError, SamplingParamsError: it cannot be served.
     """
-    check_bounds(body, server.config.limits)
-    body.check()
-    async with server.models.use(body.model or server.models.names()[0], caller) as model:
+    wanted = requested(body.model, body.ramify, body.seed)
+    async with server.models.use(body.model if wanted is None else wanted.model, caller) as model:
+        check_bounds(body, server.config.limits)
+        body.check()
         style = chat_style(server, model)
         prompt = await chat_prompt(body, style, server.config.limits)
         params = chat_params(body, style, prompt)
@@ -105,11 +114,17 @@ async def asked_chat(
             "id": request_id,
             "object": kind,
             "created": int(time.time()),
-            "model": body.model or model.name,
+            "model": body.model,
             "system_fingerprint": fingerprint(server, model),
         }
-        outputs = run(server, model, [prompt.given], params, call_of(body, caller, request_id))
-        yield AskedChat(body, model, style, prompt, params, outputs, head)
+        call = call_of(body, caller, request_id)
+        if wanted is None:
+            outputs = run(server, model, [prompt.given], params, call)
+            yield AskedChat(body, model, style, prompt, params, outputs, head)
+            return
+        method = method_run(server, model, body, wanted, prompt.given, params, call)
+        outputs = method.outputs(bool(body.stream))
+        yield AskedChat(body, model, style, prompt, params, outputs, head, method)
 
 
 async def complete_chat(server: Server, caller: Caller, body: ChatRequest, request_id: str) -> dict[str, Any]:
@@ -121,7 +136,8 @@ async def complete_chat(server: Server, caller: Caller, body: ChatRequest, reque
     async with asked_chat(server, caller, body, request_id, "chat.completion") as asked:
         output = (await last(asked.outputs))[0]
         choices = [_choice(asked, answer) for answer in output.outputs]
-        return {**asked.head, "choices": choices, "usage": asked.usage(output, True), **asked.extras(output)}
+        told = {} if asked.method is None else {"ramify": ramify_field(asked.method)}
+        return {**asked.head, "choices": choices, "usage": asked.usage(output, True), **asked.extras(output), **told}
 
 
 def _choice(asked: AskedChat, answer: CompletionOutput) -> dict[str, Any]:
@@ -176,12 +192,20 @@ async def stream_chat(server: Server, caller: Caller, body: ChatRequest, request
                 choices = [_StreamedChoice(asked, answer.index) for answer in state.outputs]
                 events = [_event(asked, choice.begin(), state, asked.extras(state)) for choice in choices]
             for choice, answer in zip(choices, state.outputs, strict=True):
-                events += [_event(asked, news, state) for news in choice.news(answer)]
+                events += [_event(asked, news, state, _told(asked, news)) for news in choice.news(answer)]
+            if isinstance(state, MethodProgress) and state.events:
+                events.append(_event(asked, choices[0].nothing(), state, {"ramify": {"events": state.events}}))
             if events:
                 yield b"".join(events)
         if body.include_usage and state is not None:
             yield sse.event({**asked.head, "choices": [], "usage": asked.usage(state, True)})
         yield sse.DONE
+
+
+def _told(asked: AskedChat, choice: dict[str, Any]) -> dict[str, Any]:
+    """With the end of the answer: what is told of the method behind it."""
+    ended = asked.method is not None and choice["finish_reason"] is not None
+    return {"ramify": ramify_field(asked.method)} if ended and asked.method is not None else {}
 
 
 def _event(
@@ -209,6 +233,10 @@ class _StreamedChoice:
     def begin(self) -> dict[str, Any]:
         """The first event's choice: who speaks."""
         return self._choice({"role": "assistant", "content": ""})
+
+    def nothing(self) -> dict[str, Any]:
+        """A choice that adds nothing."""
+        return self._choice({})
 
     def news(self, answer: CompletionOutput) -> list[dict[str, Any]]:
         """The choices of the events that tell what is new."""

@@ -18,6 +18,10 @@ from ramify.sampling import SamplingParams
 from ramify.serving import sse
 from ramify.serving.auth import Caller
 from ramify.serving.logprobs import TextOffsets, TokenNames, prompt_logprobs, text_logprobs
+from ramify.serving.methods.answer import ramify_field, usage_of
+from ramify.serving.methods.calls import method_run
+from ramify.serving.methods.request import requested
+from ramify.serving.methods.run import MethodProgress, MethodRun
 from ramify.serving.models import ServedModel
 from ramify.serving.prompts import GivenPrompt, text_prompt
 from ramify.serving.protocol.bounds import check_bounds
@@ -38,6 +42,7 @@ class TextRequest:
         params: how, for each prompt.
         outputs: the engine's side of it, once it is iterated.
         head: the fields that every object of the response begins with.
+        method: the run behind the outputs, where the call asks for a method.
     """
 
     body: CompletionRequest
@@ -47,6 +52,7 @@ class TextRequest:
     params: SamplingParams
     outputs: Outputs
     head: dict[str, Any]
+    method: MethodRun | None = None
 
     @property
     def n(self) -> int:
@@ -61,6 +67,12 @@ class TextRequest:
     def offsets(self, start: int = 0) -> TextOffsets:
         """Counts characters from `start`."""
         return TextOffsets(self.model.tokenizer, self.params.skip_special_tokens, start)
+
+    def usage(self, states: dict[int, RequestOutput]) -> dict[str, Any]:
+        """Token counts so far."""
+        if self.method is not None and self.method.result is not None:
+            return usage_of(self.method)
+        return _usage(states)
 
     def prompt_text(self, place: int) -> str:
         """The text of a prompt, for `echo`."""
@@ -79,20 +91,26 @@ async def understood(
     Raises:
         ApiError, RequestError, SamplingParamsError: it cannot be served.
     """
-    check_bounds(body, server.config.limits)
-    params = body.params()
-    async with server.models.use(body.model or server.models.names()[0], caller) as model:
+    wanted = requested(body.model, body.ramify, body.seed)
+    async with server.models.use(body.model if wanted is None else wanted.model, caller) as model:
+        check_bounds(body, server.config.limits)
+        params = body.params()
         special = body.add_special_tokens is not False
         prompts = [await text_prompt(model.tokenizer, given, special) for given in body.prompts()]
-        outputs = run(server, model, prompts, params, call_of(body, caller, request_id))
         head = {
             "id": request_id,
             "object": "text_completion",
             "created": int(time.time()),
-            "model": body.model or model.name,
+            "model": body.model,
             "system_fingerprint": fingerprint(server, model),
         }
-        yield TextRequest(body, request_id, model, prompts, params, outputs, head)
+        call = call_of(body, caller, request_id)
+        if wanted is None:
+            outputs = run(server, model, prompts, params, call)
+            yield TextRequest(body, request_id, model, prompts, params, outputs, head)
+            return
+        method = method_run(server, model, body, wanted, prompts[0], params, call)
+        yield TextRequest(body, request_id, model, prompts, params, method.outputs(bool(body.stream)), head, method)
 
 
 async def complete_text(server: Server, caller: Caller, body: CompletionRequest, request_id: str) -> dict[str, Any]:
@@ -113,7 +131,8 @@ def _whole(request: TextRequest, states: dict[int, RequestOutput]) -> dict[str, 
         for rank, answer in enumerate(_best(output.outputs, request.n)):
             piece = _Piece(request, place, place * request.n + rank)
             choices.append(piece.of(output, answer))
-    return {**request.head, "choices": choices, "usage": _usage(states)}
+    told = {} if request.method is None else {"ramify": ramify_field(request.method)}
+    return {**request.head, "choices": choices, "usage": request.usage(states), **told}
 
 
 def _best(answers: list[CompletionOutput], n: int) -> list[CompletionOutput]:
@@ -198,10 +217,12 @@ async def stream_text(
         async for place, output in outputs:
             states[place] = output
             events = [chunks.event(choice, states) for choice in chunks.news(place, output)]
+            if isinstance(output, MethodProgress):
+                events.append(chunks.progress(output.events))
             if events:
                 yield b"".join(events)
         if body.include_usage:
-            yield sse.event({**request.head, "choices": [], "usage": _usage(states)})
+            yield sse.event({**request.head, "choices": [], "usage": request.usage(states)})
         yield sse.DONE
 
 
@@ -229,11 +250,18 @@ class _Chunks:
             if choice["text"] or answer.finished or choice["logprobs"] or choice.get("token_ids"):
                 yield choice
 
+    def progress(self, events: list[dict[str, Any]]) -> bytes:
+        """An event that adds nothing to the answer and tells of the method at work."""
+        choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+        return sse.event({**self._request.head, "choices": [choice], "ramify": {"events": events}})
+
     def event(self, choice: dict[str, Any], states: dict[int, RequestOutput]) -> bytes:
         """One event."""
         chunk = {**self._request.head, "choices": [choice]}
+        if self._request.method is not None and choice["finish_reason"] is not None:
+            chunk["ramify"] = ramify_field(self._request.method)
         if self._request.body.continuous_usage:
-            chunk["usage"] = _usage(states)
+            chunk["usage"] = self._request.usage(states)
         elif self._request.body.include_usage:
             chunk["usage"] = None
         return sse.event(chunk)

@@ -17,6 +17,7 @@ from ramify.serving.draining import Draining
 from ramify.serving.engine_metrics import EngineView
 from ramify.serving.keys import Keys
 from ramify.serving.logs import RequestLog
+from ramify.serving.methods.running import RunningMethods
 from ramify.serving.metrics import Metrics
 from ramify.serving.models import Models
 from ramify.serving.storage import Storage, StorageLimits
@@ -37,6 +38,7 @@ class Server:
         metrics: what Prometheus reads.
         tracing: spans, where they are wanted.
         log: a line a request.
+        methods: the runs of inference-time methods.
         batches: works on batches in the background.
         startup_s: how long each part took to start.
     """
@@ -53,6 +55,7 @@ class Server:
         self.tracing = Tracing.to(config.otlp_endpoint)
         self.log = RequestLog(config.log_prompts)
         self.keys = Keys(config, self.storage)
+        self.methods = RunningMethods()
         from ramify.serving.dispatch import answer  # which is made of what takes a Server
 
         self.batches = BatchWorker(self, answer)
@@ -82,6 +85,7 @@ class Server:
 
     async def close(self) -> None:
         """End everything."""
+        await self.methods.close()
         await self.batches.close()
         await self.models.close()
         await self.keys.close()
