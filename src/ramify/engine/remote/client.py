@@ -62,7 +62,7 @@ class RemoteEngine:
     Attributes:
         folder: of the checkpoint, for the tokenizer.
         pid: of the process.
-        died: done when the process has ended without being asked; holds why.
+        died: done when the process has ended without being asked; holds why. Cancelled by `close`.
     """
 
     def __init__(self, model: str) -> None:
@@ -215,7 +215,8 @@ class RemoteEngine:
             self._flush()
         else:
             self._child.kill()
-        self._fail_all(EngineDiedError(f"the engine of {self._model} was closed"))
+        self.died.cancel()
+        self._fail_all(self._closed_error())
         await self._child.gone()
         self._hang_up()
 
@@ -277,10 +278,13 @@ class RemoteEngine:
             self._receive()  # the socket's descriptor tells of news only once, and sending may have taken that
 
     def _check_alive(self) -> None:
+        if self._closed:
+            raise self._closed_error()
         if self.died.done():
             raise self.died.result()
-        if self._closed:
-            raise EngineDiedError(f"the engine of {self._model} was closed")
+
+    def _closed_error(self) -> EngineDiedError:
+        return EngineDiedError(f"the engine of {self._model} was closed")
 
     # In
 

@@ -17,21 +17,21 @@ router = APIRouter()
 async def list_models(server: TheServer, caller: TheCaller) -> dict[str, Any]:
     """The models that the caller may use, the default first."""
     names = [name for name in server.models.names() if caller.may_use(name)]
-    return {"object": "list", "data": [await _card(server, caller, name) for name in names]}
+    return {"object": "list", "data": [_card(server, caller, name) for name in names]}
 
 
 @router.get("/v1/models/{model:path}", **documented(ModelCard))
 async def retrieve_model(model: str, server: TheServer, caller: TheCaller) -> dict[str, Any]:
     """One model."""
-    return await _card(server, caller, model)
+    return _card(server, caller, model)
 
 
-async def _card(server: Server, caller: Caller, name: str) -> dict[str, Any]:
-    async with server.models.use(name, caller) as model:
-        return {
-            "id": name,
-            "object": "model",
-            "created": model.created_s,
-            "owned_by": "ramify",
-            "max_model_len": model.max_model_len,
-        }
+def _card(server: Server, caller: Caller, name: str) -> dict[str, Any]:
+    facts, created_s = server.models.facts(name, caller)
+    return {
+        "id": name,
+        "object": "model",
+        "created": created_s,
+        "owned_by": "ramify",
+        "max_model_len": facts.max_model_len,
+    }
