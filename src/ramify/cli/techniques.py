@@ -20,7 +20,9 @@ def techniques(
 
     import ramify.engine.policies
     import ramify.scoring
-    import ramify.strategies  # noqa: F401 - importing registers
+    import ramify.strategies
+    import ramify.text.reasoning
+    import ramify.text.tool_calls  # noqa: F401 - importing registers
     from ramify import registry
     from ramify.errors import ConfigError
 
