@@ -20,9 +20,11 @@ from ramify.serving.logs import RequestLog
 from ramify.serving.methods.running import RunningMethods
 from ramify.serving.metrics import Metrics
 from ramify.serving.models import Models
+from ramify.serving.responses import ResponseRuns
 from ramify.serving.storage import Storage, StorageLimits
 from ramify.serving.storage.limits import DAY_S
 from ramify.serving.tracing import Tracing
+from ramify.text.constraints.check import FormChecker
 
 
 class Server:
@@ -38,8 +40,10 @@ class Server:
         metrics: what Prometheus reads.
         tracing: spans, where they are wanted.
         log: a line a request.
+        forms: judges the forms that answers are to have.
         methods: the runs of inference-time methods.
         batches: works on batches in the background.
+        responses: of /v1/responses, those in the background too.
         startup_s: how long each part took to start.
     """
 
@@ -55,22 +59,26 @@ class Server:
         self.tracing = Tracing.to(config.otlp_endpoint)
         self.log = RequestLog(config.log_prompts)
         self.keys = Keys(config, self.storage)
+        self.forms = FormChecker(config.limits.grammar_timeout_s, config.limits.max_grammar_bytes)
         self.methods = RunningMethods()
         from ramify.serving.dispatch import answer  # which is made of what takes a Server
 
         self.batches = BatchWorker(self, answer)
+        self.responses = ResponseRuns(self)
         self.startup_s: dict[str, float] = {}
 
     def _engine_views(self) -> dict[str, EngineView]:
         """What a scrape of the metrics sees."""
-        stats, queues = self.models.stats(), self.admissions.states()
+        states, stats = self.models.states(), self.models.stats()
+        restarts, queues = self.models.restarts(), self.admissions.states()
         return {
             name: EngineView(
-                None if state == "idle" else state == "ready",
+                None if states.get(name) == "idle" else states.get(name, "ready") == "ready",
                 stats.get(name, EngineStats()),
-                queue=queues.get(name, QueueState(0, None)),
+                restarts.get(name, 0),
+                queues.get(name, QueueState(0, None)),
             )
-            for name, state in self.models.states().items()
+            for name in {**states, **stats}
         }
 
     async def start(self) -> None:
@@ -85,9 +93,11 @@ class Server:
 
     async def close(self) -> None:
         """End everything."""
+        await self.responses.close()
         await self.methods.close()
         await self.batches.close()
         await self.models.close()
+        await self.forms.close()
         await self.keys.close()
         await self.storage.close()
         await asyncio.to_thread(self.tracing.close)
