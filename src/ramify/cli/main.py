@@ -12,7 +12,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ramify.cli import batch, chat, demo, doctor, evaluate, generate, keys, recommend, serve, solve, techniques, trace
+from ramify.cli import (
+    batch,
+    bench,
+    chat,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    keys,
+    recommend,
+    serve,
+    solve,
+    techniques,
+    trace,
+)
 from ramify.cli.common import ExitCode, exit_code_of, say
 from ramify.errors import RamifyError
 
@@ -57,6 +71,7 @@ app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.add_typer(keys.app, name="keys")
+app.add_typer(bench.bench, name="bench")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""An open-loop load generator for any OpenAI-compatible server: requests come when they are due, whatever it does."""

@@ -1,0 +1,184 @@
+"""The load generator against a server whose every time is known: what it measures is what happened."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ramify.errors import ConfigError
+from ramify.serving.bench.client import Target
+from ramify.serving.bench.drive import drive, tokens_per_word
+from ramify.serving.bench.plan import Session, Turn
+from ramify.serving.bench.summary import parse_goodput, summarise, ttft_s
+
+TARGET = Target("m", extra_body={"seed": 1})
+
+
+@dataclass
+class Clockwork:
+    """A server that answers after given waits and logs its own times.
+
+    Attributes:
+        stalled_until_s: nothing is answered before this moment.
+        crowd: nothing is answered before so many requests are there at once.
+    """
+
+    first_s: float = 0.02
+    gap_s: float = 0.005
+    tokens: int = 4
+    stalled_until_s: float = 0.0
+    crowd: int = 0
+    fail_every: int = 0
+    counts: bool = True
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    log: list[tuple[float, float, float]] = field(default_factory=list)
+    crowded: asyncio.Event = field(default_factory=asyncio.Event)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def answer(self, request: Request) -> Response:
+        arrived_s = time.perf_counter()
+        body = json.loads(await request.body())
+        self.bodies.append(body)
+        if self.fail_every and len(self.bodies) % self.fail_every == 0:
+            return JSONResponse({"error": {"message": "told to fail"}}, 503)
+        return StreamingResponse(self._stream(body, arrived_s), media_type="text/event-stream")
+
+    async def _stream(self, body: dict[str, Any], arrived_s: float) -> AsyncIterator[bytes]:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        if self.at_once >= self.crowd:
+            self.crowded.set()
+        await self.crowded.wait()
+        await asyncio.sleep(max(self.first_s, self.stalled_until_s - time.perf_counter()))
+        first_s = time.perf_counter()
+        for number in range(self.tokens):
+            if number:
+                await asyncio.sleep(self.gap_s)
+            yield event({"choices": [{"delta": {"content": f"w{number} "}}]})
+        last_s = time.perf_counter()
+        words = sum(len(message["content"].split()) for message in body["messages"])
+        usage = {"prompt_tokens": 5 + 2 * words, "completion_tokens": self.tokens} if self.counts else None
+        yield event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n"
+        self.log.append((first_s - arrived_s, last_s - first_s, last_s - arrived_s))
+        self.at_once -= 1
+
+    async def metrics(self, request: Request) -> Response:
+        return PlainTextResponse("# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0.25\n")
+
+
+def event(data: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
+
+
+@asynccontextmanager
+async def clockwork(server: Clockwork) -> AsyncIterator[httpx2.AsyncClient]:
+    routes = [Route("/v1/chat/completions", server.answer, methods=["POST"]), Route("/metrics", server.metrics)]
+    web = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=0, log_level="critical"))
+    task = asyncio.create_task(web.serve())
+    while not web.started:
+        await asyncio.sleep(0.01)
+    url = f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        async with httpx2.AsyncClient(base_url=url) as client:
+            yield client
+    finally:
+        web.should_exit = True
+        await task
+
+
+def sessions(count: int, every_s: float, turns: int = 1) -> list[Session]:
+    return [
+        Session(i * every_s, tuple(Turn(f"say {i}", 4, 0.01 if t else 0.0) for t in range(turns))) for i in range(count)
+    ]
+
+
+async def test_what_is_measured_is_what_the_server_logged() -> None:
+    server = Clockwork()
+    async with clockwork(server) as client:
+        load = await drive(client, TARGET, sessions(40, 0.01))
+    summary = summarise(load)
+    assert (summary.completed, summary.failed, summary.total_output_tokens) == (40, 0, 160)
+    logged = 1000 * np.array(server.log)
+    for place, found in ((0, summary.ttft), (2, summary.e2el)):
+        # The way there and back comes on top, and the time for which the one loop of this test was busy.
+        assert logged[:, place].mean() <= found.mean <= 2 * logged[:, place].mean() + 200
+    assert summary.itl.count == 120
+    assert load.moments[0].kv_usage == 0.25
+
+
+async def test_requests_that_were_due_while_the_server_stood_still_are_charged_with_the_wait() -> None:
+    server = Clockwork()
+    async with clockwork(server) as client:
+        server.stalled_until_s = time.perf_counter() + 0.6
+        load = await drive(client, TARGET, sessions(12, 0.05), max_concurrency=2)
+    waits = [ttft_s(request) for request in load.requests]
+    # Two are in flight while it stands still; each later one was due in that time and waited for the rest of it.
+    for place, wait_s in enumerate(waits):
+        due_s = load.requests[place].intended_s
+        assert wait_s is not None
+        assert wait_s >= server.stalled_until_s - due_s - 0.01
+    assert server.most_at_once == 2
+
+
+async def test_the_load_is_open_answers_that_do_not_come_keep_no_later_request_back() -> None:
+    server = Clockwork(crowd=20)
+    async with clockwork(server) as client:
+        load = await drive(client, TARGET, sessions(20, 0.01))
+    assert server.most_at_once == 20
+    assert all(request.ok for request in load.requests)
+
+
+async def test_a_turn_is_sent_with_all_before_it_once_its_pause_is_over() -> None:
+    server = Clockwork()
+    async with clockwork(server) as client:
+        load = await drive(client, TARGET, sessions(1, 0.0, turns=3))
+    spoken = [[message["role"] for message in body["messages"]] for body in server.bodies]
+    assert spoken == [["user"], ["user", "assistant", "user"], ["user", "assistant", "user", "assistant", "user"]]
+    assert server.bodies[1]["messages"][1]["content"] == "w0 w1 w2 w3 "
+    assert server.bodies[0]["seed"] == 1
+    assert server.bodies[0]["max_tokens"] == 4
+    first, second, _ = load.requests
+    assert first.ended_s is not None
+    assert second.intended_s == pytest.approx(first.ended_s + 0.01)
+    assert [request.turn for request in load.requests] == [0, 1, 2]
+
+
+async def test_what_fails_is_counted_by_its_reason_and_is_in_no_latency() -> None:
+    server = Clockwork(fail_every=3)
+    async with clockwork(server) as client:
+        load = await drive(client, TARGET, sessions(9, 0.01))
+    summary = summarise(load, parse_goodput(["ttft:10000"]))
+    assert (summary.completed, summary.failed) == (6, 3)
+    [(reason, count)] = summary.errors.items()
+    assert count == 3
+    assert "HTTP 503" in reason
+    assert "told to fail" in reason
+    assert summary.ttft.count == 6
+    assert summary.goodput_share == pytest.approx(6 / 9)
+
+
+async def test_a_word_is_as_many_tokens_as_the_server_counts() -> None:
+    async with clockwork(Clockwork()) as client:
+        assert await tokens_per_word(client, TARGET) == 2.0
+    async with clockwork(Clockwork(counts=False)) as client:
+        with pytest.raises(ConfigError, match="tokens-per-word"):
+            await tokens_per_word(client, TARGET)
+
+
+async def test_a_server_that_is_not_there_is_said_to_be_so() -> None:
+    async with httpx2.AsyncClient(base_url="http://127.0.0.1:9") as client:
+        with pytest.raises(ConfigError, match="does not answer a first request"):
+            await tokens_per_word(client, TARGET)
