@@ -102,11 +102,11 @@ class InputCheck:
             return LineError("invalid_json_line", f"this line is not valid JSON: {error}", number)
         if not isinstance(record, dict):
             return LineError("invalid_json_line", "this line is not a JSON object", number)
-        for fault in (self._form_fault(record), self._id_fault(record), self._model_fault(record)):
-            if fault is not None:
-                code, message, param = fault
-                return LineError(code, message, number, param)
-        return None
+        fault = self._form_fault(record) or self._id_fault(record) or self._model_fault(record)
+        if fault is None:
+            return None
+        code, message, param = fault
+        return LineError(code, message, number, param)
 
     def _form_fault(self, record: dict[str, Any]) -> tuple[str, str, str] | None:
         for name in _FIELDS:

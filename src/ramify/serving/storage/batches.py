@@ -207,8 +207,8 @@ class Batches:
                 {"batch_serial": row.serial, "number": one.number, "failed": int(one.failed), "data": one.data}
                 for one in results
             ]
-            store = insert(session, BatchResultRow).values(values).on_conflict_do_nothing()
-            new = set(session.scalars(store.returning(BatchResultRow.number)))
+            store = insert(session, BatchResultRow).on_conflict_do_nothing().returning(BatchResultRow.number)
+            new = set(session.scalars(store, values))
             for result in results:
                 if result.number in new:
                     new.discard(result.number)
