@@ -31,7 +31,8 @@ from ramify.serving.errors import ApiError
 from ramify.serving.model_memory import Kind, MemoryPlan, ModelFacts, default_budget_bytes, read_facts
 from ramify.text.tokenizer import Tokenizer, load_tokenizer
 
-State = Literal["idle", "starting", "ready", "failed"]
+State = Literal["idle", "starting", "ready", "restarting", "failed"]
+"""Restarting: its engine died, and another one is started."""
 MAX_DEATHS = 5
 """So many within `DEATHS_WITHIN_S`, and a model counts as failed."""
 DEATHS_WITHIN_S = 60.0
@@ -94,6 +95,7 @@ class _Slot:
         users: who holds it or waits for it.
         bringing_up: the one load, while it goes on.
         process: the engine, from its start to its end; `bytes` are held by it.
+        deaths, restarts: when its engine died of late, and how often it did in all.
         why_failed: the last failure, and when.
     """
 
@@ -109,6 +111,7 @@ class _Slot:
     last_used_s: float = 0.0
     bringing_up: asyncio.Task[None] | None = None
     deaths: deque[float] = field(default_factory=deque)
+    restarts: int = 0
     why_failed: str | None = None
     failed_s: float = 0.0
 
@@ -176,8 +179,12 @@ class Models:
         """Counters of the engines that run now, by public name."""
         return {name: slot.model.engine.stats() for name, slot in self._slots.items() if slot.model is not None}
 
+    def restarts(self) -> dict[str, int]:
+        """How often an engine died and was replaced, by public name."""
+        return {name: slot.restarts for name, slot in self._slots.items()}
+
     def states(self) -> dict[str, State]:
-        """Of each model that is served, by public name: "ready", "starting", "idle" (unloaded) or "failed"."""
+        """Of each model that is served, by public name."""
         return {name: self._slots[name].state if name in self._slots else "starting" for name in self.names()}
 
     def describe(self) -> dict[str, dict[str, Any]]:
@@ -189,7 +196,7 @@ class Models:
                 "users": slot.users,
                 "bytes": slot.bytes,
                 "pid": getattr(slot.process, "pid", None),
-                "restarts": len(slot.deaths),
+                "restarts": slot.restarts,
                 "error": slot.why_failed,
             }
             for name, slot in self._slots.items()
@@ -318,7 +325,7 @@ class Models:
 
     async def _bring_up(self, slot: _Slot) -> None:
         """Load a model. What goes wrong makes it "failed" and stands in the log; room that is lacking is told."""
-        slot.state = "starting"
+        slot.state = "restarting" if slot.state == "restarting" else "starting"
         began_s = time.monotonic()
         try:
             await self._make_room(slot)
@@ -343,13 +350,14 @@ class Models:
             return
         await self._end(slot)
         now = time.monotonic()
+        slot.restarts += 1
         slot.deaths.append(now)
         while slot.deaths[0] < now - DEATHS_WITHIN_S:
             slot.deaths.popleft()
         if len(slot.deaths) >= MAX_DEATHS:
             self._failed(slot, f"{error}; this was the {len(slot.deaths)}th time within {DEATHS_WITHIN_S:.0f} s")
             return
-        slot.state = "starting"
+        slot.state = "restarting"
         if slot.bringing_up is None or slot.bringing_up.done():
             slot.bringing_up = self._task(self._revive(slot))
 

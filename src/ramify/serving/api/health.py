@@ -12,23 +12,23 @@ from ramify.serving.server import Server, TheServer
 
 router = APIRouter(tags=["operations"])
 VERSION = version("ramify")
+_DEAD = {"failed", "restarting"}
 
 
 @router.get("/health")
 @router.get("/ping")
 async def health(server: TheServer) -> JSONResponse:
-    """200 while the process and all engines live; 503 names the models whose engine does not."""
-    states = server.models.states()
-    return _answer(server, "failing" if "failed" in states.values() else "ok")
+    """200 while the process and all engines live; 503 while one is dead, also if another one is being started."""
+    return _answer(server, "failing" if _DEAD & set(server.models.states().values()) else "ok")
 
 
 @router.get("/ready")
 async def ready(server: TheServer) -> JSONResponse:
-    """200 while new requests are welcome: the models are loaded, their engines run, and the server is not ending."""
-    states = server.models.states()
+    """200 while new requests are welcome: models are loaded, no engine is dead, and the server is not ending."""
+    states = set(server.models.states().values())
     if server.draining.begun:
         return _answer(server, "draining")
-    return _answer(server, "not ready" if {"failed", "starting"} & set(states.values()) else "ok")
+    return _answer(server, "not ready" if _DEAD & states or states == {"starting"} else "ok")
 
 
 def _answer(server: Server, status: str) -> JSONResponse:
