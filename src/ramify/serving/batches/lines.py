@@ -86,15 +86,16 @@ async def run_line(server: Server, batch: StoredBatch, line: Line, answer: Answe
             with recording(record):
                 caller = server.keys.caller_named(request.caller)
                 answered = await answer(server, caller, request.endpoint, body, request_id)
+            _ended(server, record, 200)
             return LineResult(line.number, line.response(batch, 200, answered), usage=usage_of(answered))
         except EngineError as error:
             failures += 1
             _log.warning("%s: the engine failed (%d of %d attempts): %s", request_id, failures, ATTEMPTS, error)
             if failures == ATTEMPTS:
-                return _failed(batch, line, error)
+                return _failed(server, batch, line, record, error)
         except Exception as error:
             if not (isinstance(error, ApiError) and error.status in _TRY_LATER):
-                return _failed(batch, line, error)
+                return _failed(server, batch, line, record, error)
             pause_s = max(pause_s, _asked_pause_s(error))
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -113,9 +114,17 @@ def usage_of(body: Mapping[str, Any]) -> Usage:
     )
 
 
-def _failed(batch: StoredBatch, line: Line, error: Exception) -> LineResult:
+def _failed(server: Server, batch: StoredBatch, line: Line, record: RequestRecord, error: Exception) -> LineResult:
     told = as_api_error(error)
+    record.code = told.code
+    _ended(server, record, told.status)
     return LineResult(line.number, line.response(batch, told.status, told.body()), failed=True)
+
+
+def _ended(server: Server, record: RequestRecord, status: int) -> None:
+    record.status = status
+    server.metrics.batch_lines.labels("completed" if status == 200 else "failed").inc()
+    server.log.write(record)
 
 
 def _asked_pause_s(error: ApiError) -> float:
