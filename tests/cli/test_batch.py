@@ -65,7 +65,7 @@ def test_bad_lines_are_named_by_number_and_the_others_answered(run: Run, model: 
     assert "not JSON" in errors[2]
     assert "no 'custom_id'" in errors[3]
     assert "taken by an earlier line" in errors[4]
-    assert "suffix='x'" in errors[5]
+    assert "suffix: Input should be ''" in errors[5]
     assert "the context is 512" in errors[6]
     assert "'/v1/embeddings' is not supported" in errors[7]
     assert "no 'body'" in errors[8]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as json_format
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +16,7 @@ from ramify.errors import ConfigError, EngineError, RamifyError, RequestError
 
 if TYPE_CHECKING:
     from ramify import AsyncLLM
-    from ramify.cli.openai_format import CompletionRequest
-    from ramify.engine.outputs import RequestOutput
+    from ramify.cli.batch_answer import Body
 
 CONCURRENCY = 256
 """Requests handed to the engine at once; it runs as many together as its own limits allow."""
@@ -30,7 +28,7 @@ class Line:
 
     number: int
     custom_id: str
-    request: CompletionRequest
+    body: Body
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +114,10 @@ async def run(
 
 async def answer(llm: AsyncLLM, line: Line, model: str) -> dict[str, Any]:
     """One line of the output file."""
-    from ramify.cli.openai_format import CHAT, response_body
+    from ramify.cli.batch_answer import answer_body
 
-    request = line.request
     # The id names the draws, so that an answer does not depend on the other lines or on an interruption.
-    start: Callable[..., AsyncIterator[RequestOutput]] = llm.chat if request.endpoint == CHAT else llm.generate
-    stages = [output async for output in start(request.prompt, request.params, line.custom_id)]
-    body = response_body(request, stages[-1], model, int(time.time()))
+    body = await answer_body(llm, model, line.body, line.custom_id)
     response = {"status_code": 200, "request_id": line.custom_id, "body": body}
     return {"id": f"batch_req_{line.number}", "custom_id": line.custom_id, "response": response, "error": None}
 
@@ -138,7 +133,7 @@ def read_lines(path: Path, model: str | None, on_bad: Callable[[BadLine], None])
             try:
                 record = _object(raw)
                 custom_id = _custom_id(record, seen)
-                yield Line(number, custom_id, _request(record, model))
+                yield Line(number, custom_id, _body(record, model))
             except (RamifyError, ValueError) as error:
                 on_bad(BadLine(number, custom_id, error))
 
@@ -193,8 +188,8 @@ def _custom_id(record: dict[str, Any], seen: set[str]) -> str:
     return custom_id
 
 
-def _request(record: dict[str, Any], model: str | None) -> CompletionRequest:
-    from ramify.cli.openai_format import read_request
+def _body(record: dict[str, Any], model: str | None) -> Body:
+    from ramify.cli.batch_answer import read_body
 
     if record.get("method", "POST") != "POST":
         raise RequestError(f"method {record['method']!r} is not supported: use POST")
@@ -204,4 +199,4 @@ def _request(record: dict[str, Any], model: str | None) -> CompletionRequest:
     named = body.get("model")
     if model is not None and named is not None and named != model:
         raise RequestError(f"the body asks for model {named!r} and {model!r} is loaded: use --model, or --any-model")
-    return read_request(str(record.get("url")), body)
+    return read_body(str(record.get("url")), {**body, "model": named or model or "any"})

@@ -73,7 +73,7 @@ def converse(runner: asyncio.Runner, llm: AsyncLLM, opening: Messages, params: S
 
 async def answer(llm: AsyncLLM, messages: Messages, params: SamplingParams, json: bool) -> str:
     """Print an answer as it comes (as JSON: when it is whole) and return it."""
-    from ramify.cli.openai_format import usage
+    from ramify.serving.protocol.usage import usage_of
 
     text = ""
     last: RequestOutput | None = None
@@ -84,7 +84,7 @@ async def answer(llm: AsyncLLM, messages: Messages, params: SamplingParams, json
         text = completion.text
     if json and last is not None:
         reason = last.outputs[0].finish_reason
-        common.print_json({"role": "assistant", "content": text, "finish_reason": reason, "usage": usage(last)})
+        common.print_json({"role": "assistant", "content": text, "finish_reason": reason, "usage": usage_of(last)})
     elif not json:
         typer.echo()
     return text

@@ -51,7 +51,7 @@ def generate(
 
 def as_json(output: RequestOutput) -> dict[str, Any]:
     """A request's output as plain data."""
-    from ramify.cli.openai_format import usage
+    from ramify.serving.protocol.usage import usage_of
 
     return {
         "prompt": output.prompt,
@@ -64,6 +64,6 @@ def as_json(output: RequestOutput) -> dict[str, Any]:
             }
             for completion in output.outputs
         ],
-        "usage": usage(output),
+        "usage": usage_of(output),
         "ttft_s": output.metrics.ttft_s,
     }

@@ -25,10 +25,14 @@ from ramify.serving.methods.run import MethodProgress, MethodRun
 from ramify.serving.models import ServedModel
 from ramify.serving.protocol.bounds import check_bounds
 from ramify.serving.protocol.chat import ChatRequest
-from ramify.serving.running import Outputs, call_of, chat_style, fingerprint, last, run, usage
+from ramify.serving.protocol.usage import usage
+from ramify.serving.running import Outputs, call_of, chat_style, fingerprint, last, run
 from ramify.serving.server import Server
 from ramify.text.chat_format import ChatFormat
 from ramify.text.chat_parser import CallDelta, ChatParser, Delta, ToolCall
+
+WHOLE = "chat.completion"
+CHUNK = "chat.completion.chunk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +137,16 @@ async def complete_chat(server: Server, caller: Caller, body: ChatRequest, reque
     Raises:
         ApiError, RequestError, SamplingParamsError, EngineError: see `asked_chat` and `run`.
     """
-    async with asked_chat(server, caller, body, request_id, "chat.completion") as asked:
-        output = (await last(asked.outputs))[0]
-        choices = [_choice(asked, answer) for answer in output.outputs]
-        told = {} if asked.method is None else {"ramify": ramify_field(asked.method)}
-        return {**asked.head, "choices": choices, "usage": asked.usage(output, True), **asked.extras(output), **told}
+    async with asked_chat(server, caller, body, request_id, WHOLE) as asked:
+        return await whole_chat(asked)
+
+
+async def whole_chat(asked: AskedChat) -> dict[str, Any]:
+    """The whole answer to a request that was understood."""
+    output = (await last(asked.outputs))[0]
+    choices = [_choice(asked, answer) for answer in output.outputs]
+    told = {} if asked.method is None else {"ramify": ramify_field(asked.method)}
+    return {**asked.head, "choices": choices, "usage": asked.usage(output, True), **asked.extras(output), **told}
 
 
 def _choice(asked: AskedChat, answer: CompletionOutput) -> dict[str, Any]:
@@ -181,7 +190,7 @@ async def stream_chat(server: Server, caller: Caller, body: ChatRequest, request
         ApiError, RequestError, SamplingParamsError, EngineError: see `asked_chat` and `run`.
     """
     async with (
-        asked_chat(server, caller, body, request_id, "chat.completion.chunk") as asked,
+        asked_chat(server, caller, body, request_id, CHUNK) as asked,
         aclosing(asked.outputs) as outputs,
     ):
         choices: list[_StreamedChoice] = []

@@ -18,7 +18,8 @@ from ramify.sampling import SamplingParams
 from ramify.serving import sse
 from ramify.serving.auth import Caller
 from ramify.serving.logprobs import TextOffsets, TokenNames, prompt_logprobs, text_logprobs
-from ramify.serving.methods.answer import ramify_field, usage_of
+from ramify.serving.methods.answer import ramify_field
+from ramify.serving.methods.answer import usage_of as usage_of_method
 from ramify.serving.methods.calls import method_run
 from ramify.serving.methods.request import requested
 from ramify.serving.methods.run import MethodProgress, MethodRun
@@ -26,8 +27,11 @@ from ramify.serving.models import ServedModel
 from ramify.serving.prompts import GivenPrompt, text_prompt
 from ramify.serving.protocol.bounds import check_bounds
 from ramify.serving.protocol.completions import CompletionRequest
-from ramify.serving.running import Outputs, call_of, fingerprint, last, run, usage
+from ramify.serving.protocol.usage import usage_of
+from ramify.serving.running import Outputs, call_of, fingerprint, last, run
 from ramify.serving.server import Server
+
+WHOLE = "text_completion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,8 @@ class TextRequest:
     def usage(self, states: dict[int, RequestOutput]) -> dict[str, Any]:
         """Token counts so far."""
         if self.method is not None and self.method.result is not None:
-            return usage_of(self.method)
-        return _usage(states)
+            return usage_of_method(self.method)
+        return usage_of(*states.values())
 
     def prompt_text(self, place: int) -> str:
         """The text of a prompt, for `echo`."""
@@ -99,7 +103,7 @@ async def understood(
         prompts = [await text_prompt(model.tokenizer, given, special) for given in body.prompts()]
         head = {
             "id": request_id,
-            "object": "text_completion",
+            "object": WHOLE,
             "created": int(time.time()),
             "model": body.model,
             "system_fingerprint": fingerprint(server, model),
@@ -120,9 +124,14 @@ async def complete_text(server: Server, caller: Caller, body: CompletionRequest,
         ApiError, RequestError, SamplingParamsError, EngineError: see `understood` and `run`.
     """
     async with understood(server, caller, body, request_id) as request:
-        states = await last(request.outputs)
-        scored = body.echo and body.logprobs is not None
-        return await asyncio.to_thread(_whole, request, states) if scored else _whole(request, states)
+        return await whole_text(request)
+
+
+async def whole_text(request: TextRequest) -> dict[str, Any]:
+    """The whole answer to a request that was understood."""
+    states = await last(request.outputs)
+    scored = request.body.echo and request.body.logprobs is not None
+    return await asyncio.to_thread(_whole, request, states) if scored else _whole(request, states)
 
 
 def _whole(request: TextRequest, states: dict[int, RequestOutput]) -> dict[str, Any]:
@@ -140,14 +149,6 @@ def _best(answers: list[CompletionOutput], n: int) -> list[CompletionOutput]:
     if len(answers) <= n:
         return answers
     return sorted(answers, key=lambda each: -(each.cumulative_logprob or 0.0) / max(1, len(each.token_ids)))[:n]
-
-
-def _usage(states: dict[int, RequestOutput]) -> dict[str, Any]:
-    return usage(
-        sum(len(output.prompt_token_ids) for output in states.values()),
-        sum(len(answer.token_ids) for output in states.values() for answer in output.outputs),
-        sum(output.num_cached_tokens for output in states.values()),
-    )
 
 
 class _Piece:

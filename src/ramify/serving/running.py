@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
 from ramify import __version__
 from ramify.engine.outputs import RequestOutput
@@ -41,28 +40,43 @@ def call_of(body: SamplingFields, caller: Caller, request_id: str) -> Call:
     )
 
 
-async def run(
+def run(
     server: Server, model: ServedModel, prompts: Sequence[GivenPrompt], params: SamplingParams, call: Call
 ) -> Outputs:
     """Run a request; leaving the loop cancels it.
 
     Raises:
-        ApiError, RequestError: it cannot be served, or was ended from outside.
+        ApiError, RequestError: it cannot be served, or was ended from outside; once it is iterated.
         EngineError: it failed while it ran.
     """
-    streams = [
-        generate(
-            server,
-            model,
-            {"prompt_token_ids": prompt.ids},
-            params,
-            call if len(prompts) == 1 else replace(call, request_id=f"{call.request_id}-{place}"),
-        )
-        for place, prompt in enumerate(prompts)
-    ]
-    outputs = _alone(streams[0]) if len(streams) == 1 else _together(streams)
-    async with aclosing(outputs):
-        async for place, output in outputs:
+    return side_by_side(
+        [
+            generate(
+                server,
+                model,
+                {"prompt_token_ids": prompt.ids},
+                params,
+                call if len(prompts) == 1 else replace(call, request_id=f"{call.request_id}-{place}"),
+            )
+            for place, prompt in enumerate(prompts)
+        ]
+    )
+
+
+async def side_by_side(streams: Sequence[AsyncGenerator[RequestOutput]]) -> Outputs:
+    """News of streams as they come; leaving the loop ends them all.
+
+    Raises:
+        ApiError: 503, one was ended from outside.
+    """
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as stream:
+            async for output in stream:
+                _check_whole(output)
+                yield 0, output
+        return
+    async with aclosing(_together(streams)) as together:
+        async for place, output in together:
             _check_whole(output)
             yield place, output
 
@@ -73,19 +87,13 @@ async def last(outputs: Outputs) -> dict[int, RequestOutput]:
         return {place: output async for place, output in outputs}
 
 
-async def _alone(stream: AsyncIterator[RequestOutput]) -> Outputs:
-    async with aclosing(stream):  # type: ignore[type-var]
-        async for output in stream:
-            yield 0, output
-
-
-async def _together(streams: Sequence[AsyncIterator[RequestOutput]]) -> Outputs:
+async def _together(streams: Sequence[AsyncGenerator[RequestOutput]]) -> Outputs:
     """News of several streams as they come; of a stream that is ahead of the reader, only its latest state."""
     news: dict[int, RequestOutput] = {}
     changed = asyncio.Event()
 
-    async def follow(place: int, stream: AsyncIterator[RequestOutput]) -> None:
-        async with aclosing(stream):  # type: ignore[type-var]
+    async def follow(place: int, stream: AsyncGenerator[RequestOutput]) -> None:
+        async with aclosing(stream):
             async for output in stream:
                 news[place] = output
                 changed.set()
@@ -113,17 +121,6 @@ def _check_whole(output: RequestOutput) -> None:
         raise ApiError(503, "the server ended the request before its answer was whole: send it again", code="aborted")
 
 
-def usage(prompt: int, completion: int, cached: int, reasoning: int = 0) -> dict[str, Any]:
-    """Token counts of a request in OpenAI's form."""
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
-        "completion_tokens_details": {"reasoning_tokens": reasoning},
-    }
-
-
 def fingerprint(server: Server, model: ServedModel) -> str:
     """Names what the answers of one seed depend on besides the request: the version, the model and its options."""
     source = server.config.models.get(model.name, model.name)
@@ -133,9 +130,10 @@ def fingerprint(server: Server, model: ServedModel) -> str:
 
 def chat_style(server: Server, model: ServedModel) -> ChatFormat:
     """How a model's conversations are written and read."""
-    return _style(model.tokenizer, server.config.reasoning_parser, server.config.tool_call_parser)
+    return style_of(model.tokenizer, server.config.reasoning_parser, server.config.tool_call_parser)
 
 
 @lru_cache(maxsize=8)
-def _style(tokenizer: Tokenizer, reasoning: str | None, tools: str | None) -> ChatFormat:
+def style_of(tokenizer: Tokenizer, reasoning: str | None = None, tools: str | None = None) -> ChatFormat:
+    """The same with named parsers; None finds them from the chat template."""
     return ChatFormat(tokenizer, reasoning, tools)
