@@ -16,6 +16,7 @@ def techniques(
     json: common.Json = False,
 ) -> None:
     """List all techniques. Trade: lossless (same tokens), distribution (same law, other draws) or approximate."""
+    from rich.markup import escape
     from rich.padding import Padding
 
     import ramify.engine.policies
@@ -42,7 +43,7 @@ def techniques(
             options = ", ".join(registry.option_types(entry.factory))
             lines = [entry.summary, *([f"options: {options}"] if options else [])]
             console.print(f"  [cyan]{entry.name}[/]  {facts}", highlight=False, soft_wrap=True)
-            console.print(Padding("\n".join(lines), (0, 0, 0, 6)), style="dim", highlight=False)
+            console.print(Padding(escape("\n".join(lines)), (0, 0, 0, 6)), style="dim", highlight=False)
 
 
 def as_json(entry: Any) -> dict[str, Any]:
