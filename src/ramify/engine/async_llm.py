@@ -129,11 +129,14 @@ class AsyncLLM:
         stream.start(RunningRequest(name, text, ids, params, sequence_ids, self.tokenizer))
         self._running[name] = stream
         try:
-            while not stream.request.output.finished:
+            while True:
                 await stream.news()
                 if stream.request.error is not None:
                     raise stream.request.error
+                finished = stream.request.output.finished
                 yield stream.request.output
+                if finished:  # as it was yielded: what came meanwhile is yielded too
+                    return
         finally:
             self._running.pop(name, None)
             self.engine.drop(stream.request.sequence_ids)
