@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ramify.engine.pooling import Pooler
 from ramify.engine.request import EngineRequest
 from ramify.engine.scheduler import Scheduler
 from ramify.engine.sequence import Sequence
 from ramify.errors import PoolTooSmallError, PromptTooLongError, RequestError
 from ramify.models.config import ModelConfig
+from ramify.models.pooling import Pooling
 from ramify.sampling import SamplingParams
 
 
@@ -38,9 +40,23 @@ def check_request(
         raise RequestError(f"answer_start {request.answer_start} is outside of the prompt's {length} tokens")
     for mark in () if params.thinking_marks is None else (*params.thinking_marks.starts, *params.thinking_marks.ends):
         _check_ids("thinking_marks", mark, model.vocab_size)
+    if request.embed:
+        _check_embed(request, model)
     if request.score_positions and not request.score_token_ids:
         raise RequestError("score_positions without score_token_ids: say which ids' logits to read")
     return limits_of(params, length, model, max_model_len, scheduler)
+
+
+def _check_embed(request: EngineRequest, model: ModelConfig) -> None:
+    pooling, length = model.pooling, len(request.prompt_ids)
+    if pooling is None:
+        raise RequestError(f"this {model.architecture} scores texts and gives no vectors: embed with another model")
+    if request.params.max_tokens != 0 or request.params.n != 1 or request.keep:
+        raise RequestError("a vector is made of a prompt alone: use max_tokens=0, n=1 and keep=False")
+    if pooling.max_tokens is not None and length > pooling.max_tokens:
+        raise PromptTooLongError(
+            f"the text has {length:,} tokens and the model embeds {pooling.max_tokens:,} at most: shorten it"
+        )
 
 
 def limits_of(
@@ -53,6 +69,8 @@ def limits_of(
     Raises:
         PromptTooLongError, PoolTooSmallError, RequestError: as for `check_request`.
     """
+    if model.head == "none" and params.max_tokens != 0:
+        raise RequestError(f"this {model.architecture} gives vectors and no tokens: it can embed texts and write none")
     if model.head != "vocabulary" and (params.max_tokens != 0 or params.prompt_logprobs is not None):
         raise RequestError(
             f"this {model.architecture} gives labels and no tokens: it can score answers and not write any "
@@ -80,7 +98,12 @@ def limits_of(
 
 
 def new_sequence(
-    request: EngineRequest, index: int, sequence_id: int, arrival: int, limits: tuple[int, frozenset[int]]
+    request: EngineRequest,
+    index: int,
+    sequence_id: int,
+    arrival: int,
+    limits: tuple[int, frozenset[int]],
+    pooling: Pooling | None = None,
 ) -> Sequence:
     """The `index`-th sequence of a request that was checked."""
     max_total, stop_ids = limits
@@ -103,6 +126,10 @@ def new_sequence(
         answer_start=len(request.prompt_ids) if request.answer_start is None else request.answer_start,
     )
     read = list(request.score_positions)
+    if request.embed:
+        assert pooling is not None
+        sequence.pooler = Pooler(pooling, len(request.prompt_ids))
+        read.append(sequence.pooler.first_needed_row)
     if request.params.prompt_logprobs is not None and len(request.prompt_ids) > 1:
         read.append(max(1, request.prompt_logprobs_start) - 1)
     sequence.first_needed_row = min(read, default=None)

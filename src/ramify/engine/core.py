@@ -92,7 +92,8 @@ class EngineCore:
             request.params, len(request.prompt_ids), self.model_config, self.max_model_len, self.scheduler
         )
         sequences = [
-            new_sequence(request, i, next(self._ids), next(self._arrivals), limits) for i in range(request.params.n)
+            new_sequence(request, i, next(self._ids), next(self._arrivals), limits, self.model_config.pooling)
+            for i in range(request.params.n)
         ]
         leader, siblings = sequences[0], sequences[1:]
         for sibling in siblings:
@@ -209,6 +210,8 @@ class EngineCore:
             self._suspects.pop(0)
         pool = self.scheduler.pool
         rows = sum(item.num_rows for item in items)
+        for output in outputs:
+            output.step = self.counters.steps
         for phase, seconds in timings.items():
             self.counters.timings_s[phase] = self.counters.timings_s.get(phase, 0.0) + seconds
         return StepOutput(outputs, rows, timings, pool.num_usable - pool.num_free, pool.num_usable)
@@ -235,6 +238,12 @@ class EngineCore:
             timings_s=dict(counters.timings_s),
             steps_by_rows=tuple(counters.steps_by_rows),
         )
+
+    def kv_map(self) -> str:
+        """The state of each KV block, a letter each: see `Engine.kv_map`."""
+        pool, cached = self.scheduler.pool, self.scheduler.prefix_cache.holds
+        counts = [(block, pool.references(block)) for block in range(1, pool.num_blocks)]
+        return "".join("s" if n > 1 else "h" if n else "c" if cached(block) else "f" for block, n in counts)
 
     def _run(self, items: list[Scheduled], clock: _Clock) -> list[SequenceOutput]:
         copies = [pair for item in items for pair in item.copies]
@@ -346,6 +355,11 @@ class EngineCore:
         output = SequenceOutput(sequence.id)
         if sequence.num_output == 0:
             self._report_prompt(sequence, output)
+            if sequence.pooler is not None:
+                try:
+                    output.embedding = sequence.pooler.vector()
+                except EngineError as error:
+                    return self._fail(sequence, error)
         if draw is None:
             output.finish_reason = "length"
         elif draw.error is not None:

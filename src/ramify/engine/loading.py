@@ -127,12 +127,15 @@ def _load(wanted: ModelToLoad, config: EngineConfig, device: torch.device) -> tu
     max_model_len, dtype = pick_max_model_len(config, plain), pick_dtype(config, plain, device)
     checkpoint = open_checkpoint(folder)
     model = _with_reward_head(wanted, plain, f"{VALUE_HEAD}.weight" in checkpoint)
+    if model.embeds and model.head == "vocabulary":
+        writes = "lm_head.weight" in checkpoint or model.tie_word_embeddings
+        model = model if writes else replace(model, head="none")
     return load_decoder(model, checkpoint, dtype, device, max_model_len), folder
 
 
 def _with_reward_head(wanted: ModelToLoad, model: ModelConfig, has_value_head: bool) -> ModelConfig:
     """The configuration with its reward head made whole, if it shall score or can do nothing else."""
-    if wanted.reward is None and model.reward is None and model.head == "vocabulary":
+    if wanted.reward is None and model.reward is None and model.head in ("vocabulary", "none"):
         return model
     said = (wanted.reward or RewardHead()).over(model.reward)
     reward, head = complete_reward_head(os.fspath(wanted.name), said, model.head, model.labels, has_value_head)

@@ -53,6 +53,7 @@ class EngineRequest:
         priority: lower runs first under the priority policy.
         cache_salt: tenants with different salts never share cached prefixes.
         keep: finished sequences are parked with their KV (for a later `extend` or `fork`) until dropped.
+        embed: make one vector of the prompt (see `models.pooling`); nothing is drawn then.
         score_positions, score_token_ids: read the logits of these ids at these prompt positions (process rewards); of
             these labels where the model has labels.
         answer_start: position where the answer begins, if the prompt's last tokens are a part of it already.
@@ -71,6 +72,7 @@ class EngineRequest:
     score_token_ids: tuple[int, ...] = ()
     prompt_logprobs_start: int = 0
     answer_start: int | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,10 @@ class SequenceOutput:
         stop_token: the end-of-sequence or stop id that ended it, if one did (it is among the sequence's tokens).
         prompt_logprobs: set once, when the prompt is done; None for the first token, which nothing predicts.
         scores: [len(score_positions), len(score_token_ids)] float32 logits, set once, if asked for.
+        embedding: [hidden] float32, set once, if asked for.
         num_cached_tokens: prompt tokens that came from the prefix cache; set with the first output.
         error: why it failed, with finish_reason "error"; the other requests go on.
+        step: which of the engine's steps it was.
     """
 
     sequence_id: int
@@ -129,8 +133,10 @@ class SequenceOutput:
     stop_token: int | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     scores: npt.NDArray[np.float32] | None = None
+    embedding: npt.NDArray[np.float32] | None = None
     num_cached_tokens: int = 0
     error: RamifyError | None = None
+    step: int = 0
 
 
 @dataclass(slots=True)

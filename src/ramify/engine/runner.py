@@ -30,11 +30,13 @@ class Batch:
         inputs: the flat ragged batch; its `logits_rows` belong to `drawing`, in order.
         drawing: the sequences that draw a token from it.
         reading: prompt rows whose logits are wanted, as (row, sequence, position).
+        pooling: prompt rows that a vector is made of, as (first row, how many, sequence, position of the first).
     """
 
     inputs: BatchInputs
     drawing: list[EngineSequence]
     reading: list[tuple[int, EngineSequence, int]]
+    pooling: list[tuple[int, int, EngineSequence, int]]
 
 
 ReadRow = Callable[[EngineSequence, int, torch.Tensor], None]
@@ -54,7 +56,7 @@ class ModelRunner:
     def build(self, items: Sequence[Scheduled]) -> Batch:
         """Lay out the rows that the scheduler gave out."""
         drawing, draw_rows, reading = _rows_to_read(items)
-        return Batch(self._inputs(items, draw_rows), drawing, reading)
+        return Batch(self._inputs(items, draw_rows), drawing, reading, _rows_to_pool(items))
 
     @torch.inference_mode()
     def execute(self, batch: Batch, read_row: ReadRow) -> torch.Tensor | None:
@@ -68,6 +70,9 @@ class ModelRunner:
             [len(batch.drawing), vocabulary] float32 logits, or None if nothing draws.
         """
         hidden = self.decoder.forward(batch.inputs, self.cache)
+        for first, count, sequence, position in batch.pooling:
+            assert sequence.pooler is not None
+            sequence.pooler.add(position, self.decoder.normed(hidden[first : first + count]))
         for start in range(0, len(batch.reading), _READ_ROWS_AT_ONCE):
             part = batch.reading[start : start + _READ_ROWS_AT_ONCE]
             index = self._index([row for row, _, _ in part])
@@ -122,6 +127,15 @@ class ModelRunner:
             ),
             logits_rows=self._index(draw_rows) if draw_rows else torch.empty(0, dtype=torch.int64, device=device),
         )
+
+
+def _rows_to_pool(items: Sequence[Scheduled]) -> list[tuple[int, int, EngineSequence, int]]:
+    found, first = [], 0
+    for item in items:
+        if item.sequence.pooler is not None:
+            found.append((first, item.num_rows, item.sequence, item.start))
+        first += item.num_rows
+    return found
 
 
 def _rows_to_read(

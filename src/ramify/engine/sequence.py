@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.engine.guide import Guide
+from ramify.engine.pooling import Pooler
 from ramify.engine.request import TokenLogprobs
 from ramify.kv.prefix_cache import Digest
 from ramify.randomness import BranchKey
@@ -44,6 +45,7 @@ class Sequence:
         siblings: sequences that fork from this one when its prompt is done.
         answer_start: where the answer begins, which a form and a limit on thinking are counted from.
         guide: holds its draws to those, if it has any.
+        pooler: makes one vector of its prompt, if that is asked for.
         first_needed_row: lowest position whose logits or scores are wanted from the prompt (prefix hits end before it).
     """
 
@@ -75,6 +77,7 @@ class Sequence:
     prompt_logprobs_start: int = 0
     answer_start: int = 0
     guide: Guide | None = None
+    pooler: Pooler | None = None
 
     @property
     def num_output(self) -> int:

@@ -21,7 +21,7 @@ INDEX_FILE = "model.safetensors.index.json"
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # What older exports left in a checkpoint though it follows from the config.
 _DERIVED_SUFFIXES = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", ".masked_bias")
-_DECODER_PREFIXES = ("model.", "lm_head.")
+_HEAD_PREFIX = "lm_head."
 _LFS_MARK = b"version https://git-lfs"
 
 
@@ -88,15 +88,19 @@ class Checkpoint:
         """Tensors of this prefix are known and not wanted: those of a head that another stands in for."""
         self._used.update(name for name in self._shard_of if name.startswith(prefix))
 
-    def check_all_used(self) -> None:
+    def check_all_used(self, prefixes: Sequence[str] = ("model.",)) -> None:
         """Make sure that every tensor of the decoder was asked for: a left-out bias or layer changes all answers.
 
         Tensors outside of the decoder (other heads, towers) and those that follow from the config are let be.
 
+        Args:
+            prefixes: of the decoder's tensors.
+
         Raises:
             CheckpointError: names the tensors that nothing uses.
         """
-        unused = sorted(name for name in self._shard_of if name not in self._used and _alters_answers(name))
+        decoder = (*prefixes, _HEAD_PREFIX)
+        unused = sorted(name for name in self._shard_of if name not in self._used and _alters_answers(name, decoder))
         if unused:
             shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
             raise CheckpointError(
@@ -185,5 +189,5 @@ def _no_weights(folder: Path) -> str:
     return f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: the weights are missing or were not fetched"
 
 
-def _alters_answers(name: str) -> bool:
-    return name.startswith(_DECODER_PREFIXES) and not name.endswith(_DERIVED_SUFFIXES)
+def _alters_answers(name: str, decoder: tuple[str, ...]) -> bool:
+    return name.startswith(decoder) and not name.endswith(_DERIVED_SUFFIXES)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ramify.errors import CheckpointError, ConfigError, ModelNotFoundError, UnsupportedModelError
+from ramify.models.pooling import MODULES_FILE, Pooling, read_pooling
 from ramify.models.registry import ModelFamily, family_of
 from ramify.models.reward_head import HeadKind, RewardHead, parse_reward_head
 from ramify.models.rope import RopeConfig, parse_rope
@@ -61,6 +62,8 @@ class ModelConfig:
         head: what stands on the last layer.
         labels: names of the head's labels; none for a vocabulary.
         reward: what is known of how it scores as a reward model; None if nothing is.
+        pooling: how it makes one vector of a text; None if it makes none.
+        embeds: its files say that it was made for vectors.
     """
 
     architecture: str
@@ -86,10 +89,12 @@ class ModelConfig:
     head: HeadKind = "vocabulary"
     labels: tuple[str, ...] = ()
     reward: RewardHead | None = None
+    pooling: Pooling | None = None
+    embeds: bool = False
 
     @property
     def num_outputs(self) -> int:
-        """Columns of what the head gives: labels, or the vocabulary."""
+        """Columns of what the head gives: labels, or the vocabulary; none without a head."""
         return self.vocab_size if self.head == "vocabulary" else len(self.labels)
 
     @property
@@ -109,7 +114,12 @@ def load_config(folder: Path) -> ModelConfig:
     if not (folder / CONFIG_FILE).is_file():
         raise ModelNotFoundError(f"{folder} has no {CONFIG_FILE}: it is not a Hugging Face checkpoint folder")
     generation = folder / GENERATION_CONFIG_FILE
-    return parse_config(read_json(folder / CONFIG_FILE), read_json(generation) if generation.is_file() else {})
+    raw = read_json(folder / CONFIG_FILE)
+    model = parse_config(raw, read_json(generation) if generation.is_file() else {})
+    if model.head not in ("vocabulary", "none") or model.reward is not None:
+        return model
+    embeds = model.head == "none" or (folder / MODULES_FILE).is_file()
+    return replace(model, pooling=read_pooling(folder, raw), embeds=embeds)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -157,7 +167,7 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = 
         eos_token_ids=_token_ids("eos_token_id", generation or {}, raw),
         dtype=_dtype(raw),
         head=family.head,
-        labels=() if family.head == "vocabulary" else _labels(family, raw),
+        labels=() if family.head in ("vocabulary", "none") else _labels(family, raw),
         reward=_reward(family, raw),
     )
 

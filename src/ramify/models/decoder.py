@@ -19,6 +19,7 @@ from ramify.models.checkpoint import Checkpoint
 from ramify.models.config import ModelConfig
 from ramify.models.reward_head import VALUE_HEAD
 
+_BARE_PREFIXES = ("embed_tokens.", "layers.", "norm.")
 Head = Callable[[torch.Tensor], torch.Tensor]
 """[rows, hidden], behind the last norm, to [rows, columns]."""
 
@@ -109,6 +110,10 @@ class Decoder:
             x = layer(x, inputs, rotary, cache)
         return x
 
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[R, hidden] from `forward` -> the same behind the last norm."""
+        return self.norm(hidden)
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[R, hidden] from `forward` -> [R, vocabulary or labels] float32."""
         return self.head(self.norm(hidden)).float()
@@ -123,14 +128,18 @@ def load_decoder(
         CheckpointError: a tensor is missing or misshapen.
     """
     loader = _Loader(config, checkpoint, dtype, device)
-    embedding = loader.tensor("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-    head = loader.vocabulary(embedding) if config.head == "vocabulary" else loader.labels()
+    embedding = loader.tensor(f"{loader.prefix}embed_tokens.weight", config.vocab_size, config.hidden_size)
+    head = loader.head(embedding)
     rope = config.rope
     table = RotaryTable(rope.inverse_frequencies(config.head_dim), rope.attention_scaling, max_model_len, device)
     layers = [loader.layer(index) for index in range(config.num_layers)]
-    norm = loader.norm("model.norm.weight", config.hidden_size)
-    checkpoint.check_all_used()
+    norm = loader.norm(f"{loader.prefix}norm.weight", config.hidden_size)
+    checkpoint.check_all_used((loader.prefix,) if loader.prefix else _BARE_PREFIXES)
     return Decoder(config, embedding, layers, norm, head, table)
+
+
+def _no_head(x: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("a model without a head was asked for logits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,11 @@ class _Loader:
     checkpoint: Checkpoint
     dtype: torch.dtype
     device: torch.device
+
+    @property
+    def prefix(self) -> str:
+        """Before the names of the decoder's tensors; models without a head are mostly saved without it."""
+        return "" if "embed_tokens.weight" in self.checkpoint else "model."
 
     def tensor(self, name: str, *shape: int) -> torch.Tensor:
         return self.checkpoint.tensor(name, shape, self.dtype, self.device)
@@ -152,6 +166,13 @@ class _Loader:
         biases = [self.tensor(f"{prefix}{n}.bias", w) for n, w in zip(names, widths, strict=True)] if bias else None
         joined = weights[0] if len(weights) == 1 else torch.cat(weights)
         return Linear(joined, None if biases is None else torch.cat(biases))
+
+    def head(self, embedding: torch.Tensor) -> Head:
+        """What stands on the last layer."""
+        if self.config.head == "none":
+            self.checkpoint.set_aside("lm_head.")
+            return _no_head
+        return self.vocabulary(embedding) if self.config.head == "vocabulary" else self.labels()
 
     def vocabulary(self, embedding: torch.Tensor) -> Head:
         """Logits of tokens."""
@@ -172,7 +193,7 @@ class _Loader:
         return LabelHead(self.tensor(f"{name}.weight", count, hidden), bias, before)
 
     def layer(self, index: int) -> DecoderLayer:
-        config, prefix = self.config, f"model.layers.{index}."
+        config, prefix = self.config, f"{self.prefix}layers.{index}."
         hidden, middle = config.hidden_size, config.intermediate_size
         query, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         attention, mlp = prefix + "self_attn.", prefix + "mlp."

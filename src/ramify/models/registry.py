@@ -82,11 +82,13 @@ def family_of(architectures: Sequence[str]) -> ModelFamily:
 
 
 def _register_with_labels(family: ModelFamily) -> None:
-    """Register a causal model, and the same with labels of tokens and of texts as transformers writes them."""
+    """Register a causal model, and the same as transformers writes it with labels of tokens or texts, or without a
+    head."""
     register_family(family)
     base = family.architecture.removesuffix("ForCausalLM")
     register_family(replace(family, architecture=f"{base}ForTokenClassification", head="token"))
     register_family(replace(family, architecture=f"{base}ForSequenceClassification", head="sequence"))
+    register_family(replace(family, architecture=f"{base}Model", head="none"))
 
 
 _register_with_labels(

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from ramify.errors import ConfigError, RequestError
 
-HeadKind = Literal["vocabulary", "token", "sequence", "value"]
+HeadKind = Literal["vocabulary", "token", "sequence", "value", "none"]
 """What stands on the last layer: token logits; labels of a token; labels of a text; one value beside the token logits
-(the ``v_head`` of TRL and Skywork)."""
+(the ``v_head`` of TRL and Skywork); or nothing, where vectors are all it gives."""
 RewardKind = Literal["prm", "orm"]
 VALUE_HEAD = "v_head.summary"
 _GOOD_LABELS = frozenset({"good", "correct", "positive", "true", "right", "valid", "yes", "+"})
