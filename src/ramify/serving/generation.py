@@ -25,6 +25,7 @@ from ramify.serving.metrics import Answered
 from ramify.serving.models import ServedModel
 from ramify.serving.records import RequestRecord, current_record
 from ramify.serving.server import Server
+from ramify.text.constraints.check import FormBusyError
 
 if TYPE_CHECKING:
     from ramify.strategies.kernel.result import Result
@@ -100,6 +101,7 @@ async def generate(
         EngineError: it failed while it ran.
     """
     ids = await prompt_ids(model, prompt)
+    await check_form(server, model, params)
     async with admitted(server, model, call, Work(len(ids), params.n)) as place:
         text = prompt if isinstance(prompt, str) else None
         stream = model.llm.generate(
@@ -138,6 +140,22 @@ async def prompt_ids(model: ServedModel, prompt: Prompt) -> TokenIds:
     if isinstance(prompt, str) and len(prompt) > LONG_TEXT_CHARS:
         return await asyncio.to_thread(model.tokenizer.prompt_ids, prompt)
     return model.tokenizer.prompt_ids(prompt)
+
+
+async def check_form(server: Server, model: ServedModel, params: SamplingParams) -> None:
+    """Judge the form of an answer before an engine sees it; what was judged before costs nothing.
+
+    Raises:
+        ConfigError: it cannot be used.
+        ApiError: 429, too many new ones wait to be judged.
+    """
+    if params.structured_outputs is None:
+        return
+    try:
+        await server.forms.check(params.structured_outputs, model.tokenizer)
+    except FormBusyError:
+        message = "too many new schemas and grammars are being read: try again in 5 s"
+        raise ApiError(429, message, code="overloaded", headers={"retry-after": "5"}) from None
 
 
 @asynccontextmanager
