@@ -207,6 +207,15 @@ class ResponseRequest(WithoutEffect):
             for item in given
         ]
 
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _name_what_is_not_there(cls, given: Any) -> Any:
+        """Built-in tools are refused by their name."""
+        for tool in given if isinstance(given, list) else ():
+            if isinstance(tool, dict) and isinstance(kind := tool.get("type"), str) and kind != "function":
+                raise ValueError(f"there is no tool of type {kind[:80]!r} here: give functions")
+        return given
+
     @property
     def kept(self) -> bool:
         """Whether the response is stored."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from ramify.errors import RequestError
+from ramify.errors import PromptTooLongError, RequestError
 from ramify.serving.auth import Caller
 from ramify.serving.errors import ApiError
 from ramify.serving.protocol.responses import ResponseRequest
@@ -169,8 +169,13 @@ class ResponseRuns:
         """Find what is wrong with a request before its client is told that it runs."""
         from ramify.serving.chat import asked_chat  # which is made of what takes a Server
 
-        async with asked_chat(self._server, turn.caller, turn.chat, turn.id, "chat.completion.chunk"):
-            pass
+        async with asked_chat(self._server, turn.caller, turn.chat, turn.id, "chat.completion.chunk") as asked:
+            length, limit = len(asked.prompt.given.ids), asked.model.max_model_len
+            if length >= limit:
+                raise PromptTooLongError(
+                    f"the conversation has {length:,} tokens; the model's context is {limit:,}, the answer included: "
+                    "send less"
+                )
 
     def _running(self, caller: Caller, response_id: str) -> BackgroundRun | None:
         run = self._runs.get(response_id)
