@@ -179,8 +179,9 @@ def _text(headers: dict[bytes, bytes], name: bytes) -> str:
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0].lstrip("[")
+    name, bracket, port = host.rpartition("]")
+    if bracket:
+        return name.removeprefix("[") if not port or port.startswith(":") else host
     return host.partition(":")[0]
 
 
