@@ -87,7 +87,7 @@ def test_a_template_without_tools_is_told_of_them_in_words() -> None:
     messages, tools = style.prepare([{"role": "system", "content": "Be brief."}, *HISTORY], ToolUse((ADD,)))
     text = style.tokenizer.apply_chat_template(messages, tools=tools)
     assert tools is None
-    assert text.startswith("<|system|>Be brief.\nYou can call functions.")
+    assert text.startswith("<|system|>Be brief.\n\nYou can call functions.")
     assert (
         '<|assistant|><tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|user|><tool_response>' in text
     )
