@@ -543,6 +543,26 @@ def test_a_pause_holds_requests_back_and_loses_none(guarded: Running) -> None:
     assert answers[0].status_code == 200
 
 
+def test_the_admin_ends_a_request_and_its_client_is_told(guarded: Running) -> None:
+    admin = {"headers": bearer(ADMIN_KEY), "timeout": 60}
+    wanted = {"model": "nano", "messages": MESSAGES, "max_tokens": 400, "ignore_eos": True, "stream": True}
+    with httpx.stream(
+        "POST", f"{guarded.url}/v1/chat/completions", json=wanted, headers=bearer(KEY), timeout=60
+    ) as answer:
+        lines = answer.iter_lines()
+        name = json.loads(next(lines).removeprefix("data: "))["id"]
+        aborted = httpx.post(f"{guarded.admin_url}/abort_requests", json={"request_ids": [name, "other"]}, **admin)
+        assert aborted.json() == {"aborted": [name]}
+        assert '"aborted"' in "".join(lines)
+    assert still_serves(guarded)
+
+
+def test_the_admin_sees_the_models_and_is_told_of_one_that_is_not_there(guarded: Running) -> None:
+    admin = {"headers": bearer(ADMIN_KEY), "timeout": 60}
+    assert httpx.post(f"{guarded.admin_url}/models/unload", json={"model": "none"}, **admin).status_code == 404
+    assert httpx.get(f"{guarded.admin_url}/models", **admin).json()["models"]["nano"]["state"] == "ready"
+
+
 # --- Browsers ---
 
 

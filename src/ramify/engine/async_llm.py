@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Sequence, Sized
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,11 @@ from ramify.errors import RequestError
 from ramify.randomness import BranchKey
 from ramify.sampling import Message, Prompt, SamplingParams, TokenIds
 from ramify.text.tokenizer import Tokenizer, load_tokenizer
+
+
+_INTERVAL_A_STREAM_S = 0.0005
+_LONGEST_INTERVAL_S = 0.02
+"""Fifty updates a second are more than anybody can see."""
 
 
 class AsyncLLM:
@@ -48,6 +54,7 @@ class AsyncLLM:
         self.tokenizer = tokenizer
         self._numbers = itertools.count()
         self._running: dict[str, _Stream] = {}
+        self._pace = _Pace(self._running)
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,6 +114,13 @@ class AsyncLLM:
             self.engine.drop(stream.request.sequence_ids)
             stream.abort()
 
+    async def abort_all(self, request_id: str) -> bool:
+        """Cancel a request and its parts ("ID-0", "ID-1", ...); says whether there was any."""
+        found = [name for name in self._running if name == request_id or name.startswith(f"{request_id}-")]
+        for name in found:
+            await self.abort(name)
+        return bool(found)
+
     async def _stream(
         self,
         ids: TokenIds,
@@ -121,7 +135,7 @@ class AsyncLLM:
         name = request_id if request_id is not None else f"request-{next(self._numbers)}"
         if name in self._running:
             raise RequestError(f"request id {name!r} is in use: choose another, or wait for it to end")
-        stream = _Stream(self.engine)
+        stream = _Stream(self.engine, self._pace)
         if key is None:
             key = BranchKey.root(params.seed) if params.seed is not None else BranchKey.root(self.config.seed, name)
         request = EngineRequest(ids, params, key, first_child, priority=priority, cache_salt=cache_salt)
@@ -147,9 +161,11 @@ class _Stream:
 
     request: RunningRequest
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, pace: _Pace) -> None:
         self._engine = engine
+        self._pace = pace
         self._changed = asyncio.Event()
+        self._told_s = 0.0
         self._early: list[SequenceOutput] | None = []
 
     def start(self, request: RunningRequest) -> None:
@@ -165,6 +181,13 @@ class _Stream:
             return
         if self.request.push(output):
             self._engine.finish(output.sequence_id)
+        if self.request.output.finished or self.request.error is not None:
+            self._changed.set()
+        elif not self._changed.is_set():
+            self._pace.tell(self, self._told_s)
+
+    def tell(self) -> None:
+        """There is news; whoever waits for it gets it now."""
         self._changed.set()
 
     def abort(self) -> None:
@@ -176,3 +199,32 @@ class _Stream:
     async def news(self) -> None:
         await self._changed.wait()
         self._changed.clear()
+        self._told_s = time.monotonic()
+
+
+class _Pace:
+    """How often streams hand on their news: each token alone while they are few, some at a time where they are many and
+    quick, since waking a reader and writing to its connection cost more than drawing a token of a small model.
+
+    Args:
+        running: all streams.
+    """
+
+    def __init__(self, running: Sized) -> None:
+        self._running = running
+        self._late: set[_Stream] = set()
+
+    def tell(self, stream: _Stream, told_s: float) -> None:
+        """A stream has news, and handed some on at `told_s` (monotonic clock, 0 for never)."""
+        interval_s = min(_LONGEST_INTERVAL_S, _INTERVAL_A_STREAM_S * (len(self._running) - 1))
+        if time.monotonic() - told_s >= interval_s:
+            stream.tell()
+            return
+        if not self._late:
+            asyncio.get_running_loop().call_later(interval_s, self._tell_late)
+        self._late.add(stream)
+
+    def _tell_late(self) -> None:
+        late, self._late = self._late, set()
+        for stream in late:
+            stream.tell()

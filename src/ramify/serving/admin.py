@@ -58,6 +58,18 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class ModelName(_Body):
+    """Which model."""
+
+    model: str
+
+
+class RequestIds(_Body):
+    """Which requests, by the ids of their answers."""
+
+    request_ids: Annotated[list[str], Field(min_length=1, max_length=1024)]
+
+
 class NewKey(_Body):
     """A key to make; see `KeyLimits`. Times are Unix seconds."""
 
@@ -72,8 +84,22 @@ class NewKey(_Body):
 
 @router.get("/models")
 async def list_models(server: TheServer) -> dict[str, Any]:
-    """All models and their states."""
-    return {"models": server.models.states()}
+    """All models: state, users, memory, and why one failed."""
+    return {"models": server.models.describe()}
+
+
+@router.post("/models/load")
+async def load_model(body: ModelName, server: TheServer) -> dict[str, Any]:
+    """Load a configured model now."""
+    await server.models.load(body.model)
+    return {"models": server.models.describe()}
+
+
+@router.post("/models/unload")
+async def unload_model(body: ModelName, server: TheServer) -> dict[str, Any]:
+    """Give an idle model's memory back; the next request for it loads it again."""
+    await server.models.unload(body.model)
+    return {"models": server.models.describe()}
 
 
 @router.get("/keys")
@@ -120,6 +146,12 @@ async def resume(server: TheServer) -> dict[str, Any]:
     """Go on after a pause."""
     server.admissions.set_paused(False)
     return _stats(server)
+
+
+@router.post("/abort_requests")
+async def abort_requests(body: RequestIds, server: TheServer) -> dict[str, Any]:
+    """End generations by the ids of their answers ("chatcmpl-...", "cmpl-..."); their clients are told so."""
+    return {"aborted": [each for each in body.request_ids if await server.models.abort(each)]}
 
 
 @router.get("/stats")

@@ -275,6 +275,11 @@ class Models:
                 raise ApiError(409, f"model {name!r} is in use: wait until it is idle", code="model_in_use")
             await self._end(slot)
 
+    async def abort(self, request_id: str) -> bool:
+        """End what runs for a request, in whichever model; says whether there was anything."""
+        ready = [slot.model for slot in self._slots.values() if slot.model is not None]
+        return any([await model.llm.abort_all(request_id) for model in ready])
+
     # Who is meant
 
     def _slot(self, name: str, caller: Caller | None = None) -> _Slot:
