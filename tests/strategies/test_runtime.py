@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramify.errors import BudgetExhausted, ConfigError, PromptTooLongError, ScorerError
+from ramify.sampling import SamplingParams
 from ramify.scoring import Problem, ProcessReward
 from ramify.strategies import Budget, Context, Method, Prices, SelfConsistency, Trace, parse_strategy, solve, solve_many
 from ramify.strategies.kernel.trace import Asked, Cut
@@ -338,3 +339,8 @@ def test_an_error_inside_a_method_is_raised_and_frees_everything():
     with pytest.raises(ScorerError, match="broken"):
         run(Written(body=body), backend)
     assert not backend.live
+
+
+def test_a_method_that_reads_log_probabilities_gives_as_many_as_the_caller_asked_for():
+    result = run(SelfConsistency(n=2, sampling=SamplingParams(max_tokens=None, logprobs=2)))
+    assert [len(detail.top) for detail in result.best.details] == [2] * len(result.best.tokens)

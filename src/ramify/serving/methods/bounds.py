@@ -11,10 +11,14 @@ from typing import Any
 
 from ramify.sampling import SamplingParams
 from ramify.scoring.sandbox import Sandbox
+from ramify.serving.auth import Caller
 from ramify.serving.errors import ApiError
 from ramify.serving.limits import Limits
 from ramify.serving.methods.request import Requested
+from ramify.serving.model_memory import Kind
+from ramify.serving.models import Models
 from ramify.strategies.kernel.budget import Budget, Prices
+from ramify.strategies.needed_models import other_models, reward_models
 from ramify.strategies.programs.archon_layers import CodeTests
 from ramify.strategies.registry import Strategy
 
@@ -27,6 +31,8 @@ _IN_TOKENS = frozenset(
 )  # fmt: skip
 """Whole numbers that count tokens of a branch and so are bounded by the context; all others multiply the work."""
 _GREATEST = 2**31 - 1
+_BUNDLED: dict[Kind, tuple[str, ...]] = {"generate": ("nano", "nano-drafter"), "reward": ("nano-prm",)}
+"""What every server has, so that every method can be tried on it."""
 
 
 def check_bounds(asked: Requested, strategy: Strategy, limits: Limits) -> None:
@@ -68,6 +74,26 @@ def budget_of(asked: Requested, limits: Limits, prices: Prices | None, seconds: 
     times = [time for time in (asked.limits.get("seconds"), seconds) if time is not None]
     cap = limits.max_method_tokens if tokens is None else int(tokens)
     return Budget(cap, min(times, default=None), dollars, prices or Prices())
+
+
+def check_models(asked: Requested, strategy: Strategy, model: str, models: Models, caller: Caller) -> None:
+    """Raises ApiError: 400, a model that the method needs is not there, or is of another kind."""
+
+    def there(kind: Kind) -> list[str]:
+        served = [
+            name for name in models.names() if caller.may_use(name) and models.facts(name, caller)[0].kind == kind
+        ]
+        return [*served, *(name for name in _BUNDLED.get(kind, ()) if name not in served)]
+
+    wanted: list[tuple[str, Kind, str]] = [(model, "generate", "model")]
+    wanted += [(name, "reward", "ramify.scorer") for name in reward_models(strategy)]
+    wanted += [(name, "generate", asked.place) for name in other_models(strategy)]
+    for name, kind, place in wanted:
+        known = there(kind)
+        if name not in known:
+            needs = "a reward model" if kind == "reward" else "a model that answers"
+            message = f"{asked.name} needs {needs}, and {name[:200]!r} is none here (there are: {', '.join(known)})"
+            raise ApiError(400, message, param=place)
 
 
 def width(strategy: Strategy) -> int:

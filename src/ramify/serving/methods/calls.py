@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from ramify.sampling import Prompt, SamplingParams
@@ -16,13 +17,14 @@ from ramify.serving.protocol.chat import ChatRequest
 from ramify.serving.protocol.completions import CompletionRequest
 from ramify.serving.server import Server
 
-_OWN = {
-    "n": "a method gives one answer: ask for its candidates (ramify.candidates), and for more of them by its own n",
-    "best_of": "use the strategy best-of-n",
-    "echo": "the answer alone is given back",
-    "prompt_logprobs": "ask for them without a method",
+_SAMPLING = frozenset(each.name for each in fields(SamplingParams))
+_OWN: dict[str, tuple[Any, str]] = {
+    "n": (1, "a method gives one answer: ask for its candidates (ramify.candidates), and for more by its own n"),
+    "best_of": (1, "use the strategy best-of-n"),
+    "echo": (False, "the answer alone is given back"),
+    "prompt_logprobs": (None, "ask for them without a method"),
 }
-"""Fields that mean something else under a method, and what to do."""
+"""Fields that mean something else under a method: the value that asks for nothing, and what to do."""
 
 
 def method_run(
@@ -39,9 +41,9 @@ def method_run(
     Raises:
         ApiError: 400, the call holds what a method cannot do, or asks for what the server does not give.
     """
-    for name, instead in _OWN.items():
+    for name, (usual, instead) in _OWN.items():
         value = getattr(body, name, None)
-        if value not in (None, False) and (name == "prompt_logprobs" or value != 1):
+        if value is not None and value is not usual:
             raise ApiError(400, f"{name}={value} does not work with a method: {instead}", param=name)
     if isinstance(body, CompletionRequest) and len(body.prompts()) > 1:
         message = f"{len(body.prompts())} prompts with a method do not work: send one prompt a request"
@@ -53,7 +55,9 @@ def method_run(
 def _given(body: ChatRequest | CompletionRequest) -> frozenset[str]:
     """Fields of `SamplingParams` that a call sets."""
     given = {name for name in body.model_fields_set if getattr(body, name) is not None}
-    return frozenset({*given, "max_tokens"} if "max_completion_tokens" in given else given)
+    if "max_completion_tokens" in given:
+        given.add("max_tokens")
+    return frozenset(given & _SAMPLING)
 
 
 def _told_chat(body: ChatRequest, prompt: GivenPrompt) -> Prompt:

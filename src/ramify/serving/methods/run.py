@@ -17,12 +17,13 @@ from typing import Any
 
 from ramify.backends.base import Node, path_details
 from ramify.engine.outputs import CompletionOutput, Logprob, PositionLogprobs, RequestMetrics, RequestOutput
-from ramify.errors import ConfigError
+from ramify.errors import ScorerError
 from ramify.sampling import Prompt, SamplingParams
 from ramify.scoring.problem import Problem
 from ramify.serving.admission import Work
+from ramify.serving.errors import ApiError
 from ramify.serving.generation import Call, Place, admitted, ran
-from ramify.serving.methods.bounds import budget_of, check_bounds, width
+from ramify.serving.methods.bounds import budget_of, check_bounds, check_models, width
 from ramify.serving.methods.progress import Watch
 from ramify.serving.methods.request import Requested
 from ramify.serving.methods.traces import TraceStore
@@ -90,6 +91,7 @@ class MethodRun:
         self.trace_id: str | None = None
         self.stop_reason = ""
         check_bounds(asked, self.strategy, server.config.limits)
+        check_models(asked, self.strategy, model.name, server.models, call.caller)
         self._budget = budget_of(asked, server.config.limits, None, None)
         self._server = server
         self._prompt = prompt
@@ -178,9 +180,11 @@ class MethodRun:
                     strategy, problem, backend, budget=budget, seed=self.seed, equivalence=self.asked.equivalence,
                     listener=listen, cancel=self._cancel,
                 )  # fmt: skip
-            except BaseException:
+            except BaseException as error:
                 used = backend.usage
                 call.caller.rates.charge(used.prompt + used.generated + used.verifier + used.probe)
+                if isinstance(error, ScorerError) and error.__cause__ is None:  # its own word, not an engine's
+                    raise ApiError(400, str(error), param="ramify.scorer", code="scorer_failed") from error
                 raise
         ran(self._server, self.model, call, place, strategy.name, result)
         self.result, self.stop_reason = result, result.stop_reason
@@ -211,11 +215,12 @@ def sampling_of(asked: Requested, params: SamplingParams, given: frozenset[str])
     """How a method draws: as the call says where it says so, else as methods do by themselves.
 
     Raises:
-        ConfigError: the call and the method's options both say it.
+        ApiError: 400, the call and the method's options both say it.
     """
     twice = sorted(given & set(asked.options))
     if twice:
-        raise ConfigError(f"{twice[0]} is given in the body and among the options of {asked.name}: keep one")
+        message = f"{twice[0]} is given in the body and among the options of {asked.name}: keep one"
+        raise ApiError(400, message, param=twice[0])
     left_open = {
         name: getattr(DEFAULT_SAMPLING, name) for name in ("temperature", "max_tokens") if name not in given
     }  # the only fields in which methods' own choice differs from the API's

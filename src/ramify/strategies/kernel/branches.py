@@ -87,6 +87,8 @@ class Branches:
         if len(counts) != len(nodes) or any(count < 0 for count in counts):
             raise ConfigError(f"n={counts} does not fit {len(nodes)} nodes: give each a count of 0 or more")
         params = self._sampling.with_(**{**sampling, "n": 1})
+        if params.logprobs is not None and self._sampling.logprobs is not None:
+            params = params.with_(logprobs=max(params.logprobs, self._sampling.logprobs))  # the caller reads them too
         if scorer is not None and Capability.LOGPROBS in scorer.needs:
             params = params.with_(logprobs=max(params.logprobs or 0, getattr(scorer, "logprobs", 0)))
         step_end = None if until is None else until.step_end
