@@ -132,4 +132,4 @@ def sampling_params(body: SamplingFields, **more: Any) -> SamplingParams:
     given = {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     if body.logit_bias:
         given["logit_bias"] = {int(token): bias for token, bias in body.logit_bias.items()}
-    return SamplingParams(**given, **more)
+    return SamplingParams(**{**given, **more})
