@@ -37,6 +37,7 @@ ADD = Tool(
     {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["a"]},
 )
 NOW = Tool("now")
+ADD_STRICT = Tool("add", "Adds.", ADD.parameters, strict=True)
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 HISTORY: list[dict[str, Any]] = [
     {"role": "user", "content": "hi"},
@@ -149,6 +150,21 @@ def test_a_form_of_the_answer_leaves_room_for_calls_or_is_refused() -> None:
     ):
         with pytest.raises(RequestError, match="choose one"):
             style.structure(use, form)
+
+
+def test_only_strict_schemas_bind_an_answer_that_need_not_be_a_call() -> None:
+    odd = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!x)"}}}
+    style = ChatFormat(tokenizer(HERMES))
+    free = style.structure(ToolUse((Tool("f", "", odd),)))
+    strict = style.structure(ToolUse((Tool("f", "", odd, strict=True),)))
+    forced = style.structure(ToolUse((Tool("f", "", odd),), "required"))
+    assert "?!x" not in str(free)
+    assert "?!x" in str(strict)
+    assert "?!x" in str(forced)
+    coder = ChatFormat(tokenizer(HERMES), tools="qwen3_coder")
+    assert coder.structure(ToolUse((Tool("f", "", odd),))) is None
+    assert coder.structure(ToolUse((ADD_STRICT,))) is not None
+    assert ChatFormat(tokenizer(HERMES), tools="llama3_json").structure(ToolUse((ADD_STRICT,))) is None
 
 
 @pytest.fixture(scope="module")

@@ -124,13 +124,13 @@ class ChatFormat:
             RequestError: the family cannot hold to the schema of a tool, or `form` leaves no room for a call.
         """
         family = self.require_tools()
-        writer = GrammarWriter(self._special_token)
+        writer = GrammarWriter(self._special_token, loose=not use.forced)
         if form is not None:
             return self._calls_or(writer, family, use, form)
         if use.forced:
             several = use.several and use.choice == "required"
             return StructuredOutputsParams(grammar=writer.forced(family, use.callable, several))
-        if not self.holds_free_calls:
+        if not self.holds(use):
             return None
         return StructuredOutputsParams(grammar=writer.free(family, use.callable, use.several))
 
@@ -145,10 +145,15 @@ class ChatFormat:
         other = writer.json(schema, strict=True)
         return StructuredOutputsParams(grammar=writer.forced(family, use.callable, use.several, other))
 
-    @property
-    def holds_free_calls(self) -> bool:
-        """Whether calls are held to their form where the answer may be text as well: their opener must be sure."""
-        return bool(self.require_tools().openers) and not self.require_tools().start_openers
+    def holds(self, use: ToolUse) -> bool:
+        """Whether calls are held to their form, so that they can be handed on while they are written.
+
+        Where the answer may be text as well, the opener must be sure. Strict functions are held to their schemas too;
+        those of others need not be such as a grammar can follow.
+        """
+        family = self.require_tools()
+        known = not family.lists_arguments or all(tool.strict for tool in use.tools)
+        return use.forced or (bool(family.openers) and not family.start_openers and known)
 
     def thinking_marks(self, prompt: str, continued: str = "") -> ThinkingMarks | None:
         """Where thoughts stand, for `SamplingParams.thinking_marks`; None for models without them.
@@ -181,7 +186,7 @@ class ChatFormat:
             inside = self.reasoning.opened_by(prompt, continued)
             reasoning = ReasoningParser(self.reasoning, inside)
         family = self.require_tools() if use is not None else None
-        live = use is not None and (use.forced or self.holds_free_calls)
+        live = use is not None and self.holds(use)
         calls = None if use is None or family is None else ToolCallParser(family, use.callable, live)
         marks = self._marks(use)
         shown = hide_special_tokens and any(mark in self._special_texts for mark in marks)

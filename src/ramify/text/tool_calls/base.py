@@ -77,6 +77,7 @@ class ToolFormat(ABC):
         start_openers: texts that begin calls at the answer's start alone, for families that mark calls by nothing else.
         inner_marks: further texts around calls, which a tokenizer may hold as special tokens.
         between: what stands between two calls that have an opener each; None where one opener is for all calls.
+        lists_arguments: arguments are written one by one, so that a grammar needs to know them all.
     """
 
     name: ClassVar[str]
@@ -84,6 +85,7 @@ class ToolFormat(ABC):
     start_openers: ClassVar[tuple[str, ...]] = ()
     inner_marks: ClassVar[tuple[str, ...]] = ()
     between: ClassVar[str | None] = None
+    lists_arguments: ClassVar[bool] = False
 
     @property
     def marks(self) -> tuple[str, ...]:

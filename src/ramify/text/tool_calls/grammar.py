@@ -20,10 +20,12 @@ class GrammarWriter:
 
     Args:
         token_of: a mark's text -> its one token, or None where it is written in letters.
+        loose: only strict functions are held to their schemas; the arguments of others are any object.
     """
 
-    def __init__(self, token_of: Callable[[str], int | None] = lambda text: None) -> None:
+    def __init__(self, token_of: Callable[[str], int | None] = lambda text: None, loose: bool = False) -> None:
         self._token_of = token_of
+        self._loose = loose
         self._rules: list[str] = []
 
     def text(self, text: str) -> str:
@@ -69,6 +71,8 @@ class GrammarWriter:
 
     def arguments(self, tool: Tool) -> str:
         """An expression for the arguments of a function as a JSON object."""
+        if self._loose and not tool.strict:
+            return self.json({"type": "object"}, strict=False)
         return self.json(closed(tool.parameters), tool.strict)
 
     def call_object(self, tool: Tool, name: str = "name", arguments: str = "arguments", opened: bool = False) -> str:

@@ -28,6 +28,7 @@ class Pythonic(ToolFormat):
     """A Python list of calls and nothing else, sometimes behind ``<|python_start|>`` (Llama 3.2, Llama 4)."""
 
     name: ClassVar[str] = "pythonic"
+    lists_arguments: ClassVar[bool] = True
     openers: ClassVar[tuple[str, ...]] = (_START,)
     start_openers: ClassVar[tuple[str, ...]] = ("[",)
     inner_marks: ClassVar[tuple[str, ...]] = (_END,)
@@ -65,6 +66,7 @@ class Olmo(ToolFormat):
     """Python calls, one a line, between ``<function_calls>`` and ``</function_calls>`` (Olmo 3)."""
 
     name: ClassVar[str] = "olmo3"
+    lists_arguments: ClassVar[bool] = True
     openers: ClassVar[tuple[str, ...]] = (_LINES,)
     inner_marks: ClassVar[tuple[str, ...]] = (_LINES_END,)
 

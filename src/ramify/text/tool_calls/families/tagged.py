@@ -24,6 +24,7 @@ class QwenCoder(ToolFormat):
     """``<function=NAME>`` with a ``<parameter=NAME>`` for each argument (Qwen 3 Coder, Nemotron 3)."""
 
     name: ClassVar[str] = "qwen3_coder"
+    lists_arguments: ClassVar[bool] = True
     openers: ClassVar[tuple[str, ...]] = ("<tool_call>", "<function=")
     inner_marks: ClassVar[tuple[str, ...]] = ("</tool_call>",)
     between: ClassVar[str | None] = "\n"
@@ -70,6 +71,7 @@ class Glm(ToolFormat):
     """``<arg_key>`` and ``<arg_value>`` for each argument inside ``<tool_call>`` (GLM 4.5 and later)."""
 
     name: ClassVar[str] = "glm45"
+    lists_arguments: ClassVar[bool] = True
     openers: ClassVar[tuple[str, ...]] = ("<tool_call>",)
     inner_marks: ClassVar[tuple[str, ...]] = (
         "</tool_call>",
@@ -117,6 +119,7 @@ class MiniMax(ToolFormat):
     """``<invoke name="...">`` with a ``<parameter name="...">`` for each argument (MiniMax M2)."""
 
     name: ClassVar[str] = "minimax_m2"
+    lists_arguments: ClassVar[bool] = True
     openers: ClassVar[tuple[str, ...]] = ("<minimax:tool_call>",)
     inner_marks: ClassVar[tuple[str, ...]] = ("</minimax:tool_call>",)
 
