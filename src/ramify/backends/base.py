@@ -105,6 +105,7 @@ class Node:
         usage: the meter of its tree: the backend adds every token it runs for a node of the tree to this and to its own
             total, those of cancelled continuations too. Children inherit it.
         handle: the backend's own business.
+        steps: the first and the last step of the engine in which its own tokens were drawn; None where that is unknown.
     """
 
     key: BranchKey
@@ -120,6 +121,7 @@ class Node:
     details: tuple[TokenDetail, ...] = field(default=(), repr=False)
     usage: Usage = field(default_factory=Usage, repr=False)
     handle: Any = field(default=None, repr=False)
+    steps: tuple[int, int] | None = field(default=None, repr=False)
 
     @property
     def open(self) -> bool:

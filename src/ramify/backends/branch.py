@@ -45,6 +45,7 @@ class Branch:
         self._text = SequenceText(tokenizer, params, start)
         self._tokens: list[int] = []
         self._details: list[TokenDetail] = []
+        self._steps: tuple[int, int] | None = None
 
     @classmethod
     def released(cls, sequence_id: int) -> Branch:
@@ -68,6 +69,7 @@ class Branch:
     def push(self, output: SequenceOutput) -> bool:
         """Take a step's news; returns whether that ended it."""
         self.started = True
+        self._steps = (output.step if self._steps is None else self._steps[0], output.step)
         if output.error is not None:
             self.error, self.ended = output.error, True
             return True
@@ -104,5 +106,6 @@ class Branch:
             num_new_tokens=len(self._tokens),
             details=tuple(self._details),
             usage=parent.usage,
+            steps=self._steps,
             handle=handle,
         )

@@ -66,6 +66,10 @@ class AsyncEngine:
         """What it has done so far and holds now."""
         return self.core.stats()
 
+    async def kv_map(self) -> str:
+        """The state of each KV block."""
+        return await self._between_steps(self.core.kv_map)
+
     async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on; `listener` hears of all its sequences, and ends them in time: `text` is not needed.
 

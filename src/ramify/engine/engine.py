@@ -48,6 +48,13 @@ class Engine(Protocol):
         """What it has done so far and holds now."""
         ...
 
+    async def kv_map(self) -> str:
+        """The state of each KV block between two steps, a letter each.
+
+        "f" is free, "c" free with a cached prefix in it, "h" held by one sequence, "s" shared by several.
+        """
+        ...
+
     async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on; `listener` hears of all its sequences.
 
@@ -159,6 +166,10 @@ class EngineShare:
     def stats(self) -> EngineStats:
         """Of the whole engine."""
         return self._engine.stats()
+
+    async def kv_map(self) -> str:
+        """Of the whole engine."""
+        return await self._engine.kv_map()
 
     async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on, with the priority and the salt of this part."""

@@ -45,6 +45,10 @@ class PrefixCache:
             self._blocks[digest] = block
             self._digests[block] = digest
 
+    def holds(self, block: int) -> bool:
+        """Whether a block's content can still be found."""
+        return block in self._digests
+
     def forget(self, block: int) -> None:
         """The block's content is about to be overwritten."""
         digest = self._digests.pop(block, None)

@@ -23,7 +23,7 @@ export function KVMap({ model }: { model: string }) {
     let alive = true;
     const read = async () => {
       try {
-        const found = (await (await call(`v1/models/${encodeURIComponent(model)}/kv`)).json()) as KVState;
+        const found = (await (await call(`v1/kv/${model.split("/").map(encodeURIComponent).join("/")}`)).json()) as KVState;
         if (alive) [setState(found), setError(null)];
       } catch (failure) {
         if (alive) setError(failure instanceof ApiFailure ? failure.message : String(failure));

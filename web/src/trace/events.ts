@@ -24,7 +24,7 @@ export type TraceEvent =
   | { type: "Cut"; nodes: number[] }
   | { type: "Resampled"; nodes: number[]; parents: number[]; ess: number }
   | { type: "Reported"; best: number; answer: string | null; num_candidates: number }
-  | { type: "Ran"; node: number; first_step: number; last_step: number; started_s: number; ended_s: number }
+  | { type: "Ran"; node: number; first_step: number; last_step: number }
   | { type: "Stopped"; reason: string; total_tokens: number; ledger: Ledger };
 
 /** The events of a JSONL text; a torn last line (the run was killed) is left out. */

@@ -24,7 +24,8 @@ export interface TraceNode {
   probes: { text: string; tokens: number }[];
   model: string | null;
   purse: string | null;
-  steps: { first: number; last: number; started: number; ended: number } | null;
+  /** Steps of the engine in which it was in the batch. */
+  steps: { first: number; last: number } | null;
 }
 
 export class Tree {
@@ -115,12 +116,7 @@ export class Tree {
         this.candidates = event.num_candidates;
         break;
       case "Ran":
-        this.node(event.node).steps = {
-          first: event.first_step,
-          last: event.last_step,
-          started: event.started_s,
-          ended: event.ended_s,
-        };
+        this.node(event.node).steps = { first: event.first_step, last: event.last_step };
         break;
       case "Stopped":
         this.reason = event.reason;

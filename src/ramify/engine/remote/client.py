@@ -33,6 +33,7 @@ from ramify.engine.remote.messages import (
     Finish,
     Fork,
     Hello,
+    Map,
     Message,
     News,
     Numbered,
@@ -75,7 +76,7 @@ class RemoteEngine:
         self._numbers = itertools.count()
         self._names = itertools.count()
         self._listeners: dict[int, Listener] = {}
-        self._answers: dict[int, asyncio.Future[None]] = {}
+        self._answers: dict[int, asyncio.Future[str]] = {}
         self._outbox: list[Numbered] = []
         self._last_words: RamifyError | None = None
         self._closed = False
@@ -160,6 +161,10 @@ class RemoteEngine:
         """What it had done after its last message, and held then."""
         return self._stats
 
+    async def kv_map(self) -> str:
+        """The state of each KV block."""
+        return await self._post(Map())
+
     async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on; `listener` hears of all its sequences (see `Engine.add`)."""
         names = self._take_names(request.params.n)
@@ -242,10 +247,10 @@ class RemoteEngine:
             raise
         return names
 
-    def _post(self, command: Command) -> asyncio.Future[None]:
+    def _post(self, command: Command) -> asyncio.Future[str]:
         """Send a command with this turn's message; the future is its answer."""
         self._check_alive()
-        answer: asyncio.Future[None] = self._loop.create_future()
+        answer: asyncio.Future[str] = self._loop.create_future()
         self._answers[self._queue(command)] = answer
         return answer
 
@@ -255,7 +260,7 @@ class RemoteEngine:
             return
         answer = self._post(command)
 
-        def settled(answer: asyncio.Future[None]) -> None:
+        def settled(answer: asyncio.Future[str]) -> None:
             if not answer.cancelled():
                 answer.exception()
             if then is not None:
@@ -342,7 +347,7 @@ class RemoteEngine:
             if waiting is None or waiting.done():
                 continue
             if answer.fault is None:
-                waiting.set_result(None)
+                waiting.set_result(answer.text)
             else:
                 waiting.set_exception(messages.error_of(answer.fault))
         for output in news.outputs:

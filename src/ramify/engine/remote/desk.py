@@ -17,6 +17,7 @@ from ramify.engine.remote.messages import (
     Drop,
     Finish,
     Fork,
+    Map,
     Numbered,
     Stop,
     fault_of,
@@ -61,12 +62,12 @@ class Desk:
     def carry_out(self, numbered: Numbered) -> Answer:
         """Do what a command says; what is wrong with it is said in the answer."""
         try:
-            self._do(read_command(numbered.command))
+            text = self._do(read_command(numbered.command))
         except Exception as error:
             if not isinstance(error, RamifyError) or isinstance(error, EngineError):
                 _log.exception("a command failed")
             return Answer(numbered.number, fault_of(error))
-        return Answer(numbered.number)
+        return Answer(numbered.number, text=text)
 
     def step(self) -> list[SequenceOutput]:
         """One step of the core, in the client's names. Sequences whose text ends are ended before the next one."""
@@ -80,7 +81,7 @@ class Desk:
             outputs.append(output)
         return outputs
 
-    def _do(self, command: Command) -> None:
+    def _do(self, command: Command) -> str:
         match command:
             case Add():
                 self._add(command)
@@ -93,8 +94,11 @@ class Desk:
                     self._end(self._ids[command.sequence_id])
             case Drop():
                 self._drop([self._ids[name] for name in command.sequence_ids if name in self._ids])
+            case Map():
+                return self._core.kv_map()
             case Stop():
                 self.stopping = True
+        return ""
 
     def _add(self, command: Add) -> None:
         request = command.request

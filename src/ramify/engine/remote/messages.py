@@ -104,11 +104,15 @@ class Drop(msgspec.Struct, frozen=True, tag="drop", array_like=True):
     sequence_ids: tuple[int, ...]
 
 
+class Map(msgspec.Struct, frozen=True, tag="map", array_like=True):
+    """`Engine.kv_map`."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop", array_like=True):
     """End the process."""
 
 
-Command = Add | Fork | Append | Finish | Drop | Stop
+Command = Add | Fork | Append | Finish | Drop | Map | Stop
 
 
 class Numbered(msgspec.Struct, frozen=True, array_like=True):
@@ -158,10 +162,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """A command was carried out, or refused."""
+    """A command was carried out, or refused; `text` is what it asked for, if anything."""
 
     number: int
     fault: Fault | None = None
+    text: str = ""
 
 
 class News(msgspec.Struct, frozen=True, tag="news", array_like=True):

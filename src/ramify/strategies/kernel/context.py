@@ -38,6 +38,7 @@ from ramify.strategies.kernel.trace import (
     Grown,
     Noted,
     Probed,
+    Ran,
     Reported,
     Rooted,
     Scored,
@@ -273,6 +274,7 @@ class Context:
         answers = await self._drawing.all(wishes)
         for answer in answers:
             self.emit(Asked(purse, answer.text, answer.num_new_tokens, self.number(answer)))
+            self._tell_steps(answer)
         if len(answers) < len(prompts):
             raise BudgetExhausted(f"no token is left of the budget for another call: {self.budget}")
         return answers
@@ -429,6 +431,10 @@ class Context:
         numbered = [node for node in self._branches.live.values() if node.key in self._branches.numbers and node.tokens]
         return max(numbered, key=lambda node: (node.num_tokens, -self.number(node)), default=None)
 
+    def _tell_steps(self, node: Node) -> None:
+        if node.steps is not None:
+            self.trace.tell(Ran(self.number(node), *node.steps))
+
     def _emit_report(self) -> None:
         best = self._standing.best
         if best is not None:
@@ -453,6 +459,7 @@ class Context:
         number, above = self.number(node), self.number(parent)
         new = list(node.tokens[len(parent.tokens) :])
         self.emit(Grown(number, above, text, node.num_new_tokens, node.finish_reason, node.cum_logprob, new))
+        self._tell_steps(node)
         if not node.open:
             self._standing.finished.append(node)
         return node

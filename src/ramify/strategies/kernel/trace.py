@@ -107,6 +107,15 @@ class Asked(TraceEvent, frozen=True):
     node: int
 
 
+class Ran(TraceEvent, frozen=True):
+    """The steps of the engine in which a branch was in the batch. Told to listeners and never part of a `Trace`: which
+    steps they are depends on what else ran."""
+
+    node: int
+    first_step: int
+    last_step: int
+
+
 class Reported(TraceEvent, frozen=True):
     """The best answer so far."""
 
@@ -124,7 +133,20 @@ class Stopped(TraceEvent, frozen=True):
 
 
 AnyEvent = (
-    Started | Rooted | Grown | Forced | Probed | Noted | Scored | Dropped | Cut | Resampled | Asked | Reported | Stopped
+    Started
+    | Rooted
+    | Grown
+    | Forced
+    | Probed
+    | Noted
+    | Scored
+    | Dropped
+    | Cut
+    | Resampled
+    | Asked
+    | Ran
+    | Reported
+    | Stopped
 )
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
@@ -172,6 +194,11 @@ class Trace:
     def emit(self, event: AnyEvent) -> None:
         """Add an event."""
         self.events.append(event)
+        if self.listener is not None:
+            self.listener(event)
+
+    def tell(self, event: AnyEvent) -> None:
+        """Tell the listener alone."""
         if self.listener is not None:
             self.listener(event)
 
