@@ -40,8 +40,8 @@ async def form_pieces(stream: AsyncIterator[bytes], content_type: str) -> AsyncI
     Raises:
         ApiError: 400, it is no sound multipart form, or it has too many parts.
     """
-    reader = _Reader(_boundary(content_type))
     try:
+        reader = _Reader(_boundary(content_type))
         async for data in stream:
             reader.parser.write(data)
             for piece in reader.take():

@@ -50,6 +50,7 @@ BAD: list[tuple[bytes | dict[str, Any], str, str | None]] = [
     (line(1, url=["/v1/completions"]), "mismatched_url", "url"),
     (line(1, body="text"), "invalid_body", "body"),
     (line(1, extra=1), "unknown_parameter", "extra"),
+    (line(1, body={"prompt": "of whom?"}), "missing_required_parameter", "body.model"),
     (line(1, body={"model": "gpt-5"}), "model_not_found", "body.model"),
     (line(1, body={"model": {"a": 1}}), "model_not_found", "body.model"),
     (line(1, body={"model": "other@best-of-n"}), "model_not_found", "body.model"),
@@ -66,7 +67,7 @@ async def test_a_bad_line_is_named_with_its_number(bad: bytes | dict[str, Any], 
 
 
 async def test_a_method_in_the_models_name_is_no_other_model() -> None:
-    good = [line(0, body={"model": "nano@best-of-n:n=4"}), line(1, body={"prompt": "the first model"})]
+    good = [line(0, body={"model": "nano@best-of-n:n=4"}), line(1)]
     assert not (await checked(jsonl(good))).errors
 
 

@@ -87,9 +87,31 @@ async def test_the_servers_passing_faults_are_no_faults_of_a_line() -> None:
     assert (bad["custom_id"], bad["response"]["status_code"]) == ("r2", 500)
 
 
+async def test_a_line_that_kills_the_engine_takes_no_other_line_along() -> None:
+    deaths = [0]
+
+    async def fault(prompt: str) -> None:
+        await asyncio.sleep(0.002)
+        if prompt == "p3":
+            deaths[0] += 1
+            raise EngineError("it died of p3")
+        before = deaths[0]
+        await asyncio.sleep(0.002)
+        if deaths[0] != before:
+            raise EngineError("it died under this one too")
+
+    answer = Answerer(fault)
+    async with started_server(concurrency=16) as server, working(server, answer) as worker:
+        batch = await submit(server, jsonl(map(line, range(16))))
+        worker.look()
+        done = await ended(server, batch)
+        (bad,) = await rows_of(server, done.error_file_id)
+    assert (done.num_completed, bad["custom_id"]) == (15, "r3")
+
+
 async def test_seeds_belong_to_the_batchs_seed_and_the_custom_id() -> None:
     answer = Answerer()
-    own = line(7, body={"prompt": "own", "seed": 5})
+    own = line(7, body={"model": "nano", "prompt": "own", "seed": 5})
     async with started_server() as server, working(server, answer) as worker:
         texts = []
         for seed in (0, 0, 1):

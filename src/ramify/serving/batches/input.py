@@ -139,7 +139,7 @@ class InputCheck:
         named = record["body"].get("model")
         self._named.add(named if isinstance(named, str) else None)
         if named is None:
-            return None  # the server's first model
+            return "missing_required_parameter", "body.model is missing", "body.model"
         model = named.partition("@")[0] if isinstance(named, str) else named
         if model not in self._models:
             known = ", ".join(self._models)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ SEEDED = ("/v1/chat/completions", "/v1/completions")
 """Endpoints whose requests have a seed."""
 ATTEMPTS = 5
 """A line on which the engine fails so often goes to the error file: it may be what brings the engine down."""
+TOGETHER = 2
+"""Of these, so many are made in company; then such lines run one at a time, so that one does not take others along."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 _TRY_LATER = (429, 503)
@@ -73,8 +76,12 @@ def line_seed(seed: int, custom_id: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-async def run_line(server: Server, batch: StoredBatch, line: Line, answer: Answer) -> LineResult:
-    """Answer a line. What is the server's passing fault is tried again; what is the line's own ends as an error."""
+async def run_line(server: Server, batch: StoredBatch, line: Line, answer: Answer, alone: asyncio.Lock) -> LineResult:
+    """Answer a line. What is the server's passing fault is tried again; what is the line's own ends as an error.
+
+    Args:
+        alone: held by the one line that may run of those on which the engine failed before.
+    """
     request, request_id = batch.request, line.request_id(batch)
     body = dict(line.body)
     if request.endpoint in SEEDED and body.get("seed") is None:
@@ -83,9 +90,10 @@ async def run_line(server: Server, batch: StoredBatch, line: Line, answer: Answe
     while True:
         record = RequestRecord(request_id, "POST", request.endpoint, background=True, caller=request.caller)
         try:
-            with recording(record):
-                caller = server.keys.caller_named(request.caller)
-                answered = await answer(server, caller, request.endpoint, body, request_id)
+            async with alone if failures >= TOGETHER else nullcontext():
+                with recording(record):
+                    caller = server.keys.caller_named(request.caller)
+                    answered = await answer(server, caller, request.endpoint, body, request_id)
             _ended(server, record, 200)
             return LineResult(line.number, line.response(batch, 200, answered), usage=usage_of(answered))
         except EngineError as error:

@@ -51,6 +51,7 @@ class BatchRun:
         self._slots = slots
         self._holder = holder
         self._last_step = False
+        self._alone = asyncio.Lock()
         self._halted = asyncio.Event()
         self._beat_now = asyncio.Event()
         self.batch = batch
@@ -183,7 +184,7 @@ class BatchRun:
             raise group.exceptions[0] from group
 
     async def _run_line(self, line: Line, writer: ResultWriter) -> None:
-        await writer.put(await run_line(self._server, self.batch, line, self._answer))
+        await writer.put(await run_line(self._server, self.batch, line, self._answer, self._alone))
         if writer.batch.status == "cancelling":
             self._halted.set()
 
