@@ -11,6 +11,7 @@ import json
 import logging
 import pickle
 import re
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ import httpx2 as httpx
 import psutil
 import pytest
 
-from ramify.errors import ModelError, RamifyError
+from ramify import LLM, SamplingParams
+from ramify.config import EngineConfig
+from ramify.errors import ConfigError, ModelError, RamifyError
 from ramify.kv.prefix_cache import child_digest, root_digest
 from ramify.models.checkpoint import open_checkpoint
 from ramify.serving.admin import create_admin_app
@@ -32,7 +35,10 @@ from ramify.serving.edge import OPEN_PATHS
 from ramify.serving.limits import Limits
 from ramify.serving.server import Server
 from ramify.text.chat_template import ChatTemplate
+from ramify.text.tool_calls import ToolCallParser, tool_format
+from ramify.text.tool_calls.families import FAMILIES
 from tests.serving.edge_server import QUESTION, Running, bearer, exchange, is_error, post, raw, running, status_of
+from tests.text.tool_calls.samples import CALLS, TOOLS, WRITTEN
 
 SOURCE = Path(__file__).parents[2] / "src" / "ramify"
 KEY, OTHER_KEY, ADMIN_KEY = "the-key-of-tenant-one", "the-key-of-tenant-two", "the-key-of-the-admin"
@@ -128,6 +134,29 @@ def test_weights_are_read_from_safetensors_only(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         open_checkpoint(tmp_path)
     assert not marker.exists()
+
+
+def _set_auto_map(path: Path, kinds: list[str]) -> None:
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({**known, "auto_map": dict.fromkeys(kinds, "modeling_evil.Evil")}))
+
+
+def test_remote_code_of_a_checkpoint_is_ignored(tmp_path: Path) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(SOURCE / "models" / "bundled" / "nano", folder)
+    code = f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
+    for name in ("modeling_evil.py", "configuration_evil.py", "tokenization_evil.py", "__init__.py"):
+        (folder / name).write_text(code)
+    for name, kinds in (("config.json", ["AutoConfig"]), ("tokenizer_config.json", ["AutoTokenizer"])):
+        _set_auto_map(folder / name, kinds)
+    with LLM(str(folder)) as llm:
+        assert llm.chat(MESSAGES, SamplingParams(max_tokens=1))
+    _set_auto_map(folder / "config.json", ["AutoModelForCausalLM"])
+    with pytest.raises(ModelError, match="never runs"):
+        LLM(str(folder))
+    assert not marker.exists()
+    with pytest.raises(ConfigError, match="never run"):
+        EngineConfig.from_options({"trust_remote_code": True})
 
 
 TEMPLATES_THAT_ESCAPE = [
@@ -240,6 +269,17 @@ def test_bad_schemas_regexes_grammars_and_tools_fail_alone(form: dict[str, Any],
     assert still_serves(guarded)
 
 
+@pytest.mark.parametrize("family", sorted(family.name for family in FAMILIES))
+def test_parsers_of_answers_take_linear_time(family: str) -> None:
+    # one that goes back over what it has read would not come to an end on these
+    begun, many = WRITTEN[family](CALLS)[:60], 4000
+    for text in (begun[:20] * 200, begun + "{" * many, begun + "[" * many, begun + '"' + "\\" * many, "<" * many):
+        reader = ToolCallParser(tool_format(family), TOOLS)
+        for start in range(0, len(text), 50):
+            reader.push(text[start : start + 50])
+        reader.finish()
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -269,13 +309,22 @@ def test_unbounded_n_and_other_counts_are_refused(body: dict[str, Any], guarded:
     assert len(response.content) < 4096, "the answer repeats what was sent"
 
 
+@pytest.mark.parametrize(
+    "field", ["prompt_embeds", "image_embeds", "kv_transfer_params", "logits_processors", "vllm_xargs"]
+)
+def test_tensors_and_objects_of_clients_are_refused(field: str, guarded: Running) -> None:
+    for value in ("gASVAAAAAA==", {"class": "os.system", "args": ["true"]}, ["os.system"]):
+        response = chat(guarded, {field: value})
+        assert (response.status_code, is_error(response)) == (400, True)
+
+
 def test_what_the_limits_allow_is_served(guarded: Running) -> None:
     body = {"n": 8, "top_logprobs": 5, "logprobs": True, "max_tokens": 2, "stop": ["a", "b", "c"]}
     assert len(chat(guarded, body).json()["choices"]) == 8
 
 
 def test_unbounded_lists_of_prompts_are_refused(guarded: Running) -> None:
-    for body in ({"prompt": ["x"] * 3000}, {"prompt": ["x"] * 3, "n": 3}, {"prompt": "x", "best_of": 10**6}):
+    for body in ({"prompt": ["x"] * 3000}, {"prompt": ["x"] * 300, "n": 8}, {"prompt": "x", "best_of": 10**6}):
         response = post(f"{guarded.url}/v1/completions", {"model": "nano", "max_tokens": 1, **body}, bearer(KEY))
         assert (response.status_code, is_error(response)) == (400, True)
 

@@ -53,7 +53,7 @@ def _of_each(body: ChatRequest | CompletionRequest, limits: Limits) -> Iterable[
         yield "best_of", body.best_of or 1, limits.max_n
         answers = max(body.n or 1, body.best_of or 1)
         if answers > 1:
-            yield "the number of prompts times n", prompts * answers, limits.max_n
+            yield "the number of prompts times n", prompts * answers, limits.max_inputs
 
 
 def _json_bytes(tools: Any) -> int:
