@@ -67,6 +67,8 @@ class Draining:
             Whether all of them ended.
         """
         self.begin()
+        if not self._running:
+            return True
         try:
             await asyncio.wait_for(self._idle.wait(), max(0.0, self._ends_at_s - time.monotonic()))
         except TimeoutError:

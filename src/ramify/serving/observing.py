@@ -7,7 +7,7 @@ ends, and when an answer is out writes the log's line and counts. A fault that n
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,11 +29,13 @@ class Observing:
     Args:
         app: the rest of the application.
         server: whose requests they are.
+        paths: of all routes, as declared.
     """
 
-    def __init__(self, app: ASGIApp, server: Server) -> None:
+    def __init__(self, app: ASGIApp, server: Server, paths: Collection[str] = ()) -> None:
         self._app = app
         self._server = server
+        self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and tell what became of it."""
@@ -42,7 +44,7 @@ class Observing:
             return
         headers = _headers(scope)
         record = RequestRecord(request_id(headers.get("x-request-id")), scope["method"], _UNMATCHED)
-        answer = _Answer(send, record)
+        answer = _Answer(send, record, self._paths)
         metrics, probe = self._server.metrics, scope["path"] in PROBES
         metrics.in_flight.inc()
         try:
@@ -77,9 +79,10 @@ class Observing:
 class _Answer:
     """What goes out of one request: marked with its id, its status kept."""
 
-    def __init__(self, send: Send, record: RequestRecord) -> None:
+    def __init__(self, send: Send, record: RequestRecord, declared: frozenset[str]) -> None:
         self.record = record
         self._send = send
+        self._declared = declared
         self._whole = False
 
     async def send(self, message: Message) -> None:
@@ -93,14 +96,19 @@ class _Answer:
 
     def end(self, scope: Scope) -> None:
         """Nothing more comes: complete the record. An answer that is not whole had nobody to go to."""
-        route = scope.get("route")
-        if route is not None:
-            self.record.route = route.path
+        self.record.route = _route(scope, self._declared)
         caller = scope.get("state", {}).get("caller")
         if caller is not None:
             self.record.caller = caller.name
         if not self._whole:
             self.record.status = CLIENT_CLOSED
+
+
+def _route(scope: Scope, declared: frozenset[str]) -> str:
+    """The path as declared; of a request that was turned away before it met a route, if it is one without variables."""
+    if "route" in scope:
+        return str(scope["route"].path)
+    return scope["path"] if scope["path"] in declared else _UNMATCHED
 
 
 def _headers(scope: Scope) -> dict[str, str]:
