@@ -246,7 +246,7 @@ def test_what_is_not_stored_cannot_be_gone_on_from(client: OpenAI) -> None:
         ({"input": [{"type": "computer_call_output"}]}, "input"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://x"}]}]},
-            "reads text only",
+            "read text only",
         ),
         ({"tools": [ADD], "tool_choice": {"type": "function", "name": "no"}}, "no"),
         ({"tools": [ADD, ADD]}, "one name"),
@@ -294,7 +294,9 @@ async def test_responses_survive_a_restart_and_are_seen_by_their_owner_alone(tmp
                 server.responses.input_items(stranger, response.id),
                 server.responses.cancel(stranger, response.id),
                 server.responses.delete(stranger, response.id),
-                server.responses.complete(stranger, ResponseRequest(input="x", previous_response_id=response.id)),
+                server.responses.complete(
+                    stranger, ResponseRequest(model="nano", input="x", previous_response_id=response.id)
+                ),
             ):
                 with pytest.raises(ApiError) as raised:
                     await work

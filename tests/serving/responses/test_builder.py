@@ -22,7 +22,7 @@ USAGE = {
 
 
 def builder() -> ResponseBuilder:
-    return ResponseBuilder(new_response(ResponseRequest(input="x"), "resp_1", "nano"))
+    return ResponseBuilder(new_response(ResponseRequest(model="nano", input="x"), "resp_1", "nano"))
 
 
 def chunk(reason: str | None = None, **delta: Any) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from ramify.serving.responses.items import given_items, messages_of
 
 
 def messages(items: list[dict[str, Any]], instructions: str | None = None) -> list[dict[str, Any]]:
-    return messages_of(given_items(ResponseRequest.model_validate({"input": items}).input), instructions)
+    return messages_of(
+        given_items(ResponseRequest.model_validate({"model": "nano", "input": items}).input), instructions
+    )
 
 
 def test_a_turn_of_thought_text_and_calls_is_one_message() -> None:
@@ -47,6 +49,8 @@ def test_items_are_listed_with_ids_and_parts() -> None:
     assert item["id"].startswith("msg_")
     assert item["content"] == [{"type": "input_text", "text": "hi"}]
     [item] = given_items(
-        ResponseRequest.model_validate({"input": [{"id": "mine", "role": "user", "content": "x"}]}).input
+        ResponseRequest.model_validate(
+            {"model": "nano", "input": [{"id": "mine", "role": "user", "content": "x"}]}
+        ).input
     )
     assert item["id"] == "mine"

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, StringConstraints, field_validator
 from ramify.errors import RequestError
 from ramify.sampling import MAX_LOGPROBS
 from ramify.serving.protocol.api_model import ApiModel
-from ramify.serving.protocol.base import MAX_METADATA, MAX_TIMEOUT_S, MAX_TOKENS, WithoutEffect
-from ramify.serving.protocol.chat import ContentPart
+from ramify.serving.protocol.base import MAX_METADATA, MAX_MODEL_LENGTH, MAX_TIMEOUT_S, MAX_TOKENS, WithoutEffect
+from ramify.serving.protocol.chat import ContentPart, MediaPart
 from ramify.serving.protocol.ramify_field import RamifyField
 from ramify.serving.protocol.tools import MAX_TOOLS, FunctionName
 
@@ -150,8 +150,8 @@ class StreamOptions(ApiModel):
 class ResponseRequest(WithoutEffect):
     """Answer an input, in a conversation that the server may keep."""
 
-    model: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
-        None, description="Which model; the first of /v1/models without it."
+    model: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_LENGTH)] = Field(
+        description="A name of /v1/models; NAME@METHOD:OPTION=VALUE,... lets a method answer."
     )
     input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
     instructions: str | None = Field(None, description="A system message for this response alone.")
@@ -227,8 +227,20 @@ class ResponseRequest(WithoutEffect):
             raise RequestError("a background response has to be stored: leave out 'store': false")
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options need 'stream': true")
+        self._check_parts()
         if isinstance(self.tool_choice, AllowedTools):
             names = {tool.name for tool in self.tools or ()}
             for tool in self.tool_choice.tools:
                 if tool.name not in names:
                     raise RequestError(f"tool_choice allows {tool.name!r}, which is not among the tools")
+
+    def _check_parts(self) -> None:
+        for place, item in enumerate(self.input if isinstance(self.input, list) else ()):
+            field = {"message": "content", "function_call_output": "output"}.get(item.type)
+            parts = getattr(item, field) if field else ()
+            for number, part in enumerate(parts if isinstance(parts, list) else ()):
+                if isinstance(part, MediaPart):
+                    raise RequestError(
+                        f"input.{place}.{field}.{number} is of type {part.type!r} and the models here read text only: "
+                        "send text parts"
+                    )

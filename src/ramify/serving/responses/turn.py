@@ -69,7 +69,7 @@ async def new_turn(server: Server, store: ResponseStore, caller: Caller, body: R
     if number > limit:
         raise ApiError(400, f"the conversation has {number:,} items and this server allows {limit:,}", param="input")
     chat = read_chat_request(body, [*earlier, *items])
-    response = new_response(body, f"resp_{secrets.token_hex(24)}", body.model or server.models.names()[0])
+    response = new_response(body, f"resp_{secrets.token_hex(24)}", body.model)
     return Turn(caller, body, chat, ResponseBuilder(response), Record(response, items))
 
 
