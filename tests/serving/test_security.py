@@ -606,6 +606,18 @@ def test_the_admin_ends_a_request_and_its_client_is_told(guarded: Running) -> No
     assert still_serves(guarded)
 
 
+def test_the_admin_empties_the_prefix_cache(guarded: Running) -> None:
+    words = [{"role": "user", "content": "words that are the same each time, again and again and again"}]
+
+    def cached() -> int:
+        return int(chat(guarded, {"messages": words}).json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    cached()
+    assert cached() > 0
+    httpx.post(f"{guarded.admin_url}/reset_prefix_cache", headers=bearer(ADMIN_KEY)).raise_for_status()
+    assert cached() == 0
+
+
 def test_the_admin_sees_the_models_and_is_told_of_one_that_is_not_there(guarded: Running) -> None:
     admin = {"headers": bearer(ADMIN_KEY), "timeout": 60}
     assert httpx.post(f"{guarded.admin_url}/models/unload", json={"model": "none"}, **admin).status_code == 404

@@ -70,6 +70,10 @@ class AsyncEngine:
         """The state of each KV block."""
         return await self._between_steps(self.core.kv_map)
 
+    async def forget_prefixes(self) -> None:
+        """Empty the prefix cache."""
+        await self._between_steps(self.core.forget_prefixes)
+
     async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on; `listener` hears of all its sequences, and ends them in time: `text` is not needed.
 

@@ -245,6 +245,10 @@ class EngineCore:
         counts = [(block, pool.references(block)) for block in range(1, pool.num_blocks)]
         return "".join("s" if n > 1 else "h" if n else "c" if cached(block) else "f" for block, n in counts)
 
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache."""
+        self.scheduler.prefix_cache.clear()
+
     def _run(self, items: list[Scheduled], clock: _Clock) -> list[SequenceOutput]:
         copies = [pair for item in items for pair in item.copies]
         if copies:

@@ -55,6 +55,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def forget_prefixes(self) -> None:
+        """Empty the prefix cache: no request to come finds what was computed before."""
+        ...
+
     async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on; `listener` hears of all its sequences.
 
@@ -170,6 +174,10 @@ class EngineShare:
     async def kv_map(self) -> str:
         """Of the whole engine."""
         return await self._engine.kv_map()
+
+    async def forget_prefixes(self) -> None:
+        """Of the whole engine."""
+        await self._engine.forget_prefixes()
 
     async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on, with the priority and the salt of this part."""

@@ -154,6 +154,13 @@ async def abort_requests(body: RequestIds, server: TheServer) -> dict[str, Any]:
     return {"aborted": [each for each in body.request_ids if await server.models.abort(each)]}
 
 
+@router.post("/reset_prefix_cache")
+async def reset_prefix_cache(server: TheServer) -> dict[str, Any]:
+    """Forget the prefixes that are cached, of all models."""
+    await server.models.forget_prefixes()
+    return {"reset": True}
+
+
 @router.get("/stats")
 async def stats(server: TheServer) -> dict[str, Any]:
     """What runs, waits and is held now."""

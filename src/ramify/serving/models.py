@@ -280,6 +280,12 @@ class Models:
         ready = [slot.model for slot in self._slots.values() if slot.model is not None]
         return any([await model.llm.abort_all(request_id) for model in ready])
 
+    async def forget_prefixes(self) -> None:
+        """Empty the prefix caches of all models."""
+        for slot in self._slots.values():
+            if slot.model is not None:
+                await slot.model.engine.forget_prefixes()
+
     # Who is meant
 
     def _slot(self, name: str, caller: Caller | None = None) -> _Slot:

@@ -40,6 +40,7 @@ class Child:
         folder: goes when it is gone.
         on_end: called once, on the event loop, when it has ended or fallen silent; with the reason.
         silence_s: without a sign of life for so long, it counts as dead.
+        first_sign_s: the same for its first sign, for which Python has to be started.
         command: what is run.
 
     Attributes:
@@ -53,11 +54,13 @@ class Child:
         folder: Path,
         on_end: Callable[[str], None],
         silence_s: float,
+        first_sign_s: float,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._folder = folder
         self._on_end: Callable[[str], None] | None = on_end
         self._silence_s = silence_s
+        self._patience_s = first_sign_s
         self._loop = asyncio.get_running_loop()
         self.busy_s = 0.0
         self._buffer = b""
@@ -73,7 +76,7 @@ class Child:
             self._process.stdin.write(len(told).to_bytes(8, "big") + told)
             self._process.stdin.flush()
         self._loop.add_reader(self._pipe, self._read)
-        self._check = self._loop.call_later(silence_s / 4, self._check_silence)
+        self._check = self._loop.call_later(min(silence_s, first_sign_s) / 4, self._check_silence)
 
     def kill(self) -> None:
         """End it now."""
@@ -101,7 +104,7 @@ class Child:
             self._loop.remove_reader(self._pipe)
             self._reap(time.monotonic() + _KILL_AFTER_S)
             return
-        self._last_sign = time.monotonic()
+        self._last_sign, self._patience_s = time.monotonic(), self._silence_s
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
             self._take(line)
@@ -133,11 +136,11 @@ class Child:
     def _check_silence(self) -> None:
         self._read_if_open()  # this loop may have been late itself
         silent_s = time.monotonic() - self._last_sign
-        if silent_s > self._silence_s:
+        if silent_s > self._patience_s:
             self.kill()
             self._end(f"gave no sign of life for {silent_s:.0f} s")
         elif self._on_end is not None:
-            self._check = self._loop.call_later(self._silence_s / 4, self._check_silence)
+            self._check = self._loop.call_later(self._patience_s / 4, self._check_silence)
 
     def _read_if_open(self) -> None:
         if self._process.returncode is None:

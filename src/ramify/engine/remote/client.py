@@ -31,6 +31,7 @@ from ramify.engine.remote.messages import (
     Drop,
     Failed,
     Finish,
+    Forget,
     Fork,
     Hello,
     Map,
@@ -53,6 +54,8 @@ from ramify.sampling import SamplingParams, TokenIds
 HEARTBEAT_S = 0.5
 SILENCE_S = 15.0
 """Without a sign of life for so long a process counts as dead. It gives them during a step too, from a thread."""
+FIRST_SIGN_S = 60.0
+"""The same for the first one, for which Python has to be started and to find its modules."""
 _FRAMES_AT_ONCE = 64
 _log = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ class RemoteEngine:
         reward: RewardHead | None = None,
         *,
         silence_s: float = SILENCE_S,
+        first_sign_s: float = FIRST_SIGN_S,
         command: Sequence[str] = COMMAND,
     ) -> RemoteEngine:
         """Start a process, and wait until its model is loaded.
@@ -98,6 +102,7 @@ class RemoteEngine:
             config: the engine's options.
             reward: set if it shall score.
             silence_s: without a sign of life for so long it counts as dead.
+            first_sign_s: the same before its first sign of life.
             command: what is run.
 
         Raises:
@@ -112,7 +117,7 @@ class RemoteEngine:
             level = logging.getLogger().getEffectiveLevel()
             heartbeat_s = min(HEARTBEAT_S, silence_s / 4)
             told = Start(address, engine._token, messages.VERSION, engine._model, reward, config, level, heartbeat_s)
-            engine._child = Child(told, folder, engine._on_end, silence_s, command)
+            engine._child = Child(told, folder, engine._on_end, silence_s, first_sign_s, command)
         except BaseException:
             engine._hang_up()
             shutil.rmtree(folder, ignore_errors=True)
@@ -165,6 +170,10 @@ class RemoteEngine:
         """The state of each KV block."""
         return await self._post(Map())
 
+    async def forget_prefixes(self) -> None:
+        """Empty the prefix cache."""
+        await self._post(Forget())
+
     async def add(self, request: EngineRequest, listener: Listener, text: TextStart | None = None) -> list[int]:
         """Take a request on; `listener` hears of all its sequences (see `Engine.add`)."""
         names = self._take_names(request.params.n)
@@ -215,7 +224,7 @@ class RemoteEngine:
         if self._closed:
             return
         self._closed = True
-        if self._ready.done() and not self.died.done():
+        if self._is_ready and not self.died.done():
             self._queue(Stop())
             self._flush()
         else:
@@ -224,6 +233,10 @@ class RemoteEngine:
         self._fail_all(self._closed_error())
         await self._child.gone()
         self._hang_up()
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._ready.done() and not self._ready.cancelled() and self._ready.exception() is None
 
     @property
     def _over(self) -> bool:
@@ -312,6 +325,8 @@ class RemoteEngine:
     def _receive(self) -> None:
         """Take what has come, all of it, so that whoever is behind gets several steps' news at once."""
         for _ in range(_FRAMES_AT_ONCE):
+            if isinstance(self._last_words, ProtocolError):  # nothing that it says counts any more
+                return
             try:
                 frame = self._socket.recv(zmq.NOBLOCK)
             except zmq.ZMQError:  # nothing more, or closed meanwhile

@@ -16,6 +16,7 @@ from ramify.engine.remote.messages import (
     Command,
     Drop,
     Finish,
+    Forget,
     Fork,
     Map,
     Numbered,
@@ -96,6 +97,8 @@ class Desk:
                 self._drop([self._ids[name] for name in command.sequence_ids if name in self._ids])
             case Map():
                 return self._core.kv_map()
+            case Forget():
+                self._core.forget_prefixes()
             case Stop():
                 self.stopping = True
         return ""

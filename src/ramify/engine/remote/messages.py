@@ -108,11 +108,15 @@ class Map(msgspec.Struct, frozen=True, tag="map", array_like=True):
     """`Engine.kv_map`."""
 
 
+class Forget(msgspec.Struct, frozen=True, tag="forget", array_like=True):
+    """`Engine.forget_prefixes`."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop", array_like=True):
     """End the process."""
 
 
-Command = Add | Fork | Append | Finish | Drop | Map | Stop
+Command = Add | Fork | Append | Finish | Drop | Map | Forget | Stop
 
 
 class Numbered(msgspec.Struct, frozen=True, array_like=True):
