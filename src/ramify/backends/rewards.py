@@ -171,7 +171,7 @@ class RewardModel:
         Further ids do no harm. A special token may have another name (some reward models took an unused one for their
         mark) as long as it does not occur.
         """
-        if id(policy_tokenizer) in self._compatible:
+        if policy_tokenizer is self._tokenizer or id(policy_tokenizer) in self._compatible:
             return
         own = self._tokenizer.backend.get_vocab()
         others = {i for text, i in policy_tokenizer.backend.get_vocab().items() if own.get(text) != i}

@@ -12,13 +12,20 @@ from ramify.errors import RequestError
 from ramify.serving.auth import Caller
 from ramify.serving.chat import complete_chat
 from ramify.serving.completions import complete_text
+from ramify.serving.embeddings import embed
 from ramify.serving.errors import ApiError
 from ramify.serving.protocol.chat import ChatRequest
 from ramify.serving.protocol.completions import CompletionRequest
+from ramify.serving.protocol.embeddings import EmbeddingRequest
+from ramify.serving.protocol.scores import RerankRequest, ScoreRequest
+from ramify.serving.scores import rerank, score
 from ramify.serving.server import Server
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+SCORE = "/v1/score"
+RERANK = "/v1/rerank"
 Body = TypeVar("Body", bound=BaseModel)
 Answerer = Callable[[Server, Caller, Mapping[str, Any], str], Awaitable[dict[str, Any]]]
 
@@ -62,4 +69,18 @@ async def _text(server: Server, caller: Caller, body: Mapping[str, Any], request
     return await complete_text(server, caller, read(CompletionRequest, body), request_id)
 
 
-ANSWERERS: dict[str, Answerer] = {CHAT: _chat, TEXT: _text}
+async def _embeddings(server: Server, caller: Caller, body: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    return await embed(server, caller, read(EmbeddingRequest, body), request_id)
+
+
+async def _score(server: Server, caller: Caller, body: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    return await score(server, caller, read(ScoreRequest, body), request_id)
+
+
+async def _rerank(server: Server, caller: Caller, body: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    return await rerank(server, caller, read(RerankRequest, body), request_id)
+
+
+ANSWERERS: dict[str, Answerer] = {
+    CHAT: _chat, TEXT: _text, EMBEDDINGS: _embeddings, SCORE: _score, RERANK: _rerank
+}  # fmt: skip

@@ -48,6 +48,8 @@ class ModelFacts:
     @property
     def kind(self) -> Kind:
         """What it is good for."""
+        if self.config.embeds:
+            return "embed"
         return "reward" if self.config.reward is not None or self.config.head != "vocabulary" else "generate"
 
 
