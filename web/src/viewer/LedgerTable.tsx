@@ -1,6 +1,7 @@
 // What a run cost, by purse.
 
 import type { Ledger } from "../trace/events";
+import { visible } from "./marks";
 
 const MEANING: Record<string, string> = {
   prompt: "tokens of prompts",
@@ -27,7 +28,7 @@ export function LedgerTable({ ledger }: { ledger: Ledger }) {
       <tbody>
         {Object.entries(ledger).map(([name, value]) => (
           <tr key={name}>
-            <th scope="row">{name}</th>
+            <th scope="row">{visible(name)}</th>
             <td class="amount">{format(value)}</td>
             <td class="share">{PURSES.includes(name) && total > 0 && <meter aria-label={`share of ${name}`} min={0} max={total} value={value} />}</td>
             <td class="faint">{MEANING[name] ?? ""}</td>

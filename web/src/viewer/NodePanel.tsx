@@ -4,6 +4,8 @@ import { useState } from "preact/hooks";
 import type { Tree, TraceNode } from "../trace/tree";
 import { describe, title, visible } from "./marks";
 
+const SHOWN = 200;
+
 interface Props {
   tree: Tree;
   id: number;
@@ -40,8 +42,9 @@ export function NodePanel({ tree, id, onSelect }: Props) {
         </div>
       ))}
       <h3>The way here</h3>
-      <ol class="way">
-        {way.map((step) => (
+      {way.length > SHOWN && <p class="faint">{way.length - SHOWN} earlier nodes are in the list of nodes.</p>}
+      <ol class="way" start={Math.max(0, way.length - SHOWN) + 1}>
+        {way.slice(-SHOWN).map((step) => (
           <li key={step.id}>
             <NodeLink node={step} onSelect={onSelect} />
             {step.text !== "" && <Text text={step.text} />}
@@ -52,12 +55,12 @@ export function NodePanel({ tree, id, onSelect }: Props) {
         <>
           <h3>Children</h3>
           <ul class="children">
-            {node.children.slice(0, 200).map((child) => (
+            {node.children.slice(0, SHOWN).map((child) => (
               <li key={child}>
                 <NodeLink node={tree.node(child)} onSelect={onSelect} />
               </li>
             ))}
-            {node.children.length > 200 && <li>and {node.children.length - 200} more, in the list of nodes</li>}
+            {node.children.length > SHOWN && <li>and {node.children.length - SHOWN} more, in the list of nodes</li>}
           </ul>
         </>
       )}
@@ -77,7 +80,9 @@ export function Text({ text }: { text: string }) {
 function Fact({ name, value }: { name: string; value: string }) {
   return (
     <>
-      <dt>{name}</dt>
+      <dt>
+        <bdi>{visible(name)}</bdi>
+      </dt>
       <dd>{value}</dd>
     </>
   );

@@ -13,7 +13,7 @@ function Page({ tree }: { tree: Tree }) {
   return (
     <>
       <header class="run">
-        <h1>{tree.strategy || "trace"}</h1>
+        <h1>{visible(tree.strategy) || "trace"}</h1>
         <Text text={tree.prompt} />
         <dl class="facts inline">
           <dt>answer</dt>

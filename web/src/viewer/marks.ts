@@ -43,8 +43,8 @@ export function describe(node: TraceNode): string {
 }
 
 export function title(node: TraceNode): string {
-  if (node.kind === "root") return node.model === null ? "problem" : `problem under ${node.model}`;
-  if (node.kind === "asked") return `call ${node.id} (${node.purse ?? "program"})`;
+  if (node.kind === "root") return node.model === null ? "problem" : `problem under ${visible(node.model)}`;
+  if (node.kind === "asked") return `call ${node.id} (${visible(node.purse ?? "program")})`;
   return node.kind === "forced" ? `forced ${node.id}` : `node ${node.id}`;
 }
 
