@@ -14,7 +14,7 @@ from ramify.engine.core import EngineCore
 from ramify.engine.engine import Engine, settle
 from ramify.engine.loading import load_engine
 from ramify.engine.request import EngineRequest, SequenceOutput
-from ramify.errors import PromptTooLongError, RequestError, SamplingParamsError
+from ramify.errors import PromptTooLongError, RequestError
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
 from ramify.text.tokenizer import load_tokenizer
@@ -86,8 +86,7 @@ async def test_streams_say_what_the_same_streams_say_here(remote: Served) -> Non
         llm = AsyncLLM.over(each.engine, each.tokenizer)
 
         async def last(number: int, llm: AsyncLLM = llm) -> list[object]:
-            async for output in llm.generate(f"Tom has {number}", params):
-                pass
+            output = [each async for each in llm.generate(f"Tom has {number}", params)][-1]
             return [(c.text, c.token_ids, c.finish_reason, c.stop_reason, c.logprobs) for c in output.outputs]
 
         texts[place] = await asyncio.gather(*map(last, range(6)))
