@@ -20,7 +20,7 @@ from ramify.serving.chat_prompts import ChatPrompt, chat_params, chat_prompt
 from ramify.serving.logprobs import TokenNames, chat_logprobs, prompt_logprobs
 from ramify.serving.methods.answer import ramify_field, usage_of
 from ramify.serving.methods.calls import method_run
-from ramify.serving.methods.request import requested
+from ramify.serving.methods.request import SEPARATOR, requested
 from ramify.serving.methods.run import MethodProgress, MethodRun
 from ramify.serving.models import ServedModel
 from ramify.serving.protocol.bounds import check_bounds
@@ -107,6 +107,7 @@ async def asked_chat(
     Raises:
         ApiError, RequestError, SamplingParamsError: it cannot be served.
     """
+    server.models.facts(body.model.partition(SEPARATOR)[0], caller)  # 404 comes before all else
     wanted = requested(body.model, body.ramify, body.seed)
     async with server.models.use(body.model if wanted is None else wanted.model, caller) as model:
         check_bounds(body, server.config.limits)

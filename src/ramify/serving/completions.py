@@ -21,7 +21,7 @@ from ramify.serving.logprobs import TextOffsets, TokenNames, prompt_logprobs, te
 from ramify.serving.methods.answer import ramify_field
 from ramify.serving.methods.answer import usage_of as usage_of_method
 from ramify.serving.methods.calls import method_run
-from ramify.serving.methods.request import requested
+from ramify.serving.methods.request import SEPARATOR, requested
 from ramify.serving.methods.run import MethodProgress, MethodRun
 from ramify.serving.models import ServedModel
 from ramify.serving.prompts import GivenPrompt, text_prompt
@@ -95,6 +95,7 @@ async def understood(
     Raises:
         ApiError, RequestError, SamplingParamsError: it cannot be served.
     """
+    server.models.facts(body.model.partition(SEPARATOR)[0], caller)  # 404 comes before all else
     wanted = requested(body.model, body.ramify, body.seed)
     async with server.models.use(body.model if wanted is None else wanted.model, caller) as model:
         check_bounds(body, server.config.limits)

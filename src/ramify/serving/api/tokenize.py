@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from ramify.serving.chat_prompts import render, template_arguments, variables_of
 from ramify.serving.models import ServedModel
 from ramify.serving.prompts import GivenPrompt, encode
-from ramify.serving.protocol.answers import Detokenized, Tokens, documented
+from ramify.serving.protocol.answers import Detokenized, TokenizerInfo, Tokens, documented
 from ramify.serving.protocol.tokenize import DetokenizeRequest, TokenizeRequest, TokenizeText
 from ramify.serving.running import chat_style
 from ramify.serving.server import Server, TheCaller, TheServer
@@ -58,3 +58,19 @@ async def detokenize(body: DetokenizeRequest, server: TheServer, caller: TheCall
     """The text of token ids, special tokens included."""
     async with server.models.use(body.model or server.models.names()[0], caller) as model:
         return {"prompt": await asyncio.to_thread(model.tokenizer.decode, body.tokens, False)}
+
+
+@router.get("/tokenizer_info", **documented(TokenizerInfo))
+async def tokenizer_info(server: TheServer, caller: TheCaller, model: str | None = None) -> dict[str, Any]:
+    """What a client needs to prepare prompts by itself: the special tokens and the chat template."""
+    async with server.models.use(model or server.models.names()[0], caller) as served:
+        tokenizer = served.tokenizer
+        named = {name: tokenizer.special_tokens.get(name) for name in ("bos_token", "eos_token", "pad_token")}
+        template = tokenizer.chat_template
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **named,
+            "vocab_size": tokenizer.vocab_size,
+            "model_max_length": served.max_model_len,
+            "chat_template": None if template is None else template.source,
+        }

@@ -190,6 +190,18 @@ class Detokenized(BaseModel):
     prompt: str
 
 
+class TokenizerInfo(BaseModel):
+    """A tokenizer, in the names of Hugging Face's configuration."""
+
+    tokenizer_class: str
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    vocab_size: int
+    model_max_length: int
+    chat_template: str | None
+
+
 def documented(answer: type[BaseModel], *, streams: bool = False) -> dict[str, Any]:
     """The options of a route that describe its answer and its errors."""
     ok: dict[str, Any] = {"model": answer, "description": "The answer."}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from ramify.sampling import MAX_LOGPROBS, MAX_N, MAX_STOP_STRINGS, SamplingParams
 from ramify.serving.protocol.api_model import ApiModel
@@ -26,7 +26,20 @@ MAX_STOP_LENGTH = 4096
 MAX_METADATA = 16
 """Entries, as the OpenAI API has it."""
 
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _whole(value: float) -> int:
+    """In JSON, 5.0 is the integer 5."""
+    if not value.is_integer():
+        raise ValueError("Input should be a whole number")
+    return int(value)
+
+
+TokenId = Annotated[
+    Annotated[int, Field(ge=0, lt=2**31)] | Annotated[float, Field(ge=0, lt=2**31), AfterValidator(_whole)],
+    Field(union_mode="left_to_right"),
+    WithJsonSchema({"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}),
+]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}$")]
 

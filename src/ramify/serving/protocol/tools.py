@@ -9,7 +9,7 @@ from pydantic import Field
 from ramify.serving.protocol.api_model import ApiModel
 
 MAX_TOOLS = 1024
-FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class FunctionDefinition(ApiModel):
