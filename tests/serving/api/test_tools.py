@@ -1,4 +1,4 @@
-"""Tools in a chat: forced calls are held to their schemas, streams of them add up, and calls can stand in the history."""
+"""Tools in a chat: forced calls are held to their schemas, streams add up, and calls can stand in the history."""
 
 from __future__ import annotations
 
