@@ -128,9 +128,16 @@ def test_thoughts_then_calls_are_told_apart_and_finish_with_tool_calls() -> None
     assert (parser.reasoning, parser.content) == ("I <tool_call> think", "So")
     assert parser.finish_reason("stop") == "tool_calls"
     assert parser.finish_reason("length") == "length"
-    marks = style.thinking_marks("<|assistant|>")
-    assert marks is not None
-    assert not marks.inside
+    over = "<|assistant|><think>\n\n</think>\n\n"
+    parser = style.parser(over)
+    parser.push("<think> is a mark")
+    parser.finish()
+    assert (parser.reasoning, parser.content) == ("", "<think> is a mark")
+    for prompt, inside, starts in (("<|assistant|>", False, 1), ("<|assistant|><think>", True, 1), (over, False, 0)):
+        marks = style.thinking_marks(prompt)
+        assert marks is not None
+        assert (marks.inside, len(marks.starts)) == (inside, starts)
+    assert style.count_reasoning_tokens((5, 6), over) == 0
 
 
 def test_a_named_function_may_be_called_anything() -> None:

@@ -184,7 +184,7 @@ class ChatFormat:
         reasoning = None
         if self.reasoning is not None:
             inside = self.reasoning.opened_by(prompt, continued)
-            reasoning = ReasoningParser(self.reasoning, inside)
+            reasoning = None if inside is None else ReasoningParser(self.reasoning, inside)
         family = self.require_tools() if use is not None else None
         live = use is not None and self.holds(use)
         calls = None if use is None or family is None else ToolCallParser(family, use.callable, live)
@@ -198,7 +198,7 @@ class ChatFormat:
         if self.reasoning is None:
             return 0
         inside = self.reasoning.opened_by(prompt, continued)
-        return count_reasoning_tokens(self.tokenizer, token_ids, self.reasoning, inside)
+        return 0 if inside is None else count_reasoning_tokens(self.tokenizer, token_ids, self.reasoning, inside)
 
     def _marks(self, use: ToolUse | None) -> tuple[str, ...]:
         """Texts that the parsers of an answer look for."""

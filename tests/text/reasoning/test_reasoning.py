@@ -55,10 +55,11 @@ def test_how_the_text_is_cut_changes_nothing(name: str, data: st.DataObject) -> 
 def test_a_prompt_opens_a_thought_where_its_template_does_and_no_user_can() -> None:
     form = reasoning_format("qwen3")
     assert form.opened_by("<|im_start|>assistant\n<think>\n")
-    assert not form.opened_by("<|im_start|>user\n<think><|im_end|>\n<|im_start|>assistant\n")
-    assert not form.opened_by("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert form.opened_by("<|im_start|>user\n<think><|im_end|>\n<|im_start|>assistant\n") is False
+    assert form.opened_by("<|im_start|>assistant\n<think>\n\n</think>\n\n") is None
     assert form.opened_by("...<think>so far", continued="<think>so far")
-    assert not form.opened_by("...<think>a</think>b", continued="<think>a</think>b")
+    assert form.opened_by("...<think>a</think>b", continued="<think>a</think>b") is None
+    assert form.opened_by("...So", continued="So") is None
 
 
 def test_the_family_is_seen_from_the_template() -> None:
@@ -84,6 +85,7 @@ def test_reasoning_tokens_are_counted_up_to_the_end_of_the_mark() -> None:
     marks = form.marks(tokenizer, inside=True)
     assert marks.inside
     assert tokenizer.decode(marks.ends[0]) == "</think>"
+    assert form.marks(tokenizer, inside=None).starts == ()
 
 
 def test_an_effort_is_told_to_a_template_that_knows_efforts() -> None:

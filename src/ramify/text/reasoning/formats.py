@@ -36,8 +36,8 @@ class ReasoningFormat:
         """Whether a chat template is of this family."""
         return any(mark in template for mark in (*self.starts, *self.ends))
 
-    def opened_by(self, prompt: str, continued: str = "") -> bool:
-        """Whether a prompt ends inside a thought.
+    def opened_by(self, prompt: str, continued: str = "") -> bool | None:
+        """Whether a prompt ends inside a thought; None where the thought is over and none can begin.
 
         Args:
             prompt: its text, through the chat template.
@@ -45,13 +45,17 @@ class ReasoningFormat:
         """
         if any(prompt.rstrip().endswith(start) for start in self.starts):
             return True
-        return max(map(continued.rfind, self.starts)) > max(map(continued.rfind, self.ends))
+        if continued.strip():
+            inside = max(map(continued.rfind, self.starts)) > max(map(continued.rfind, self.ends))
+            return inside or None
+        return None if any(prompt.rstrip().endswith(end) for end in self.ends) else False
 
-    def marks(self, tokenizer: Tokenizer, inside: bool) -> ThinkingMarks:
-        """The marks in a tokenizer's ids."""
-        starts = tuple(tokenizer.encode(start, add_special_tokens=False) for start in self.starts)
+    def marks(self, tokenizer: Tokenizer, inside: bool | None) -> ThinkingMarks:
+        """The marks in a tokenizer's ids, for an answer to a prompt that `opened_by` was asked about."""
+        starts = () if inside is None else self.starts
         ends = tuple(tokenizer.encode(end, add_special_tokens=False) for end in self.ends)
-        return ThinkingMarks(starts, ends, inside)
+        opening = tuple(tokenizer.encode(start, add_special_tokens=False) for start in starts)
+        return ThinkingMarks(opening, ends, bool(inside))
 
 
 _THINK = (("<think>",), ("</think>",))
