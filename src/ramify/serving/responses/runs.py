@@ -167,7 +167,8 @@ class ResponseRuns:
 
     async def _check(self, turn: Turn) -> None:
         """Find what is wrong with a request before its client is told that it runs."""
-        from ramify.serving.chat import asked_chat  # which is made of what takes a Server
+        from ramify.serving.chat import asked_chat  # both are made of what takes a Server
+        from ramify.serving.generation import check_form
 
         async with asked_chat(self._server, turn.caller, turn.chat, turn.id, "chat.completion.chunk") as asked:
             length, limit = len(asked.prompt.given.ids), asked.model.max_model_len
@@ -176,6 +177,7 @@ class ResponseRuns:
                     f"the conversation has {length:,} tokens; the model's context is {limit:,}, the answer included: "
                     "send less"
                 )
+            await check_form(self._server, asked.model, asked.params)
 
     def _running(self, caller: Caller, response_id: str) -> BackgroundRun | None:
         run = self._runs.get(response_id)

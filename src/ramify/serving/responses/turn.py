@@ -8,8 +8,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ramify.serving import sse
 from ramify.serving.auth import Caller
 from ramify.serving.errors import ApiError, as_api_error
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from ramify.serving.server import Server
 
 _CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
-_DATA, _DONE = b"data: ", b"[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +76,12 @@ async def chunks_of(server: Server, turn: Turn) -> AsyncGenerator[dict[str, Any]
     Raises:
         ApiError, RequestError, SamplingParamsError, EngineError: the chat cannot be served, or failed.
     """
-    from ramify.serving.chat import stream_chat  # which is made of what takes a Server
+    from ramify.serving.chat import chat_chunks  # which is made of what takes a Server
 
-    async with aclosing(stream_chat(server, turn.caller, turn.chat, turn.id)) as pieces:
-        async for piece in pieces:
-            for line in piece.split(b"\n"):
-                if line.startswith(_DATA) and not line.endswith(_DONE):
-                    yield msgspec.json.decode(line[len(_DATA) :])
+    async with aclosing(chat_chunks(server, turn.caller, turn.chat, turn.id)) as news:
+        async for chunks in news:
+            for chunk in chunks:
+                yield chunk
 
 
 async def events_of(server: Server, turn: Turn) -> AsyncGenerator[list[Event]]:
