@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ramify.sampling import StructuredOutputsParams
-from ramify.text.constraints import CompiledGrammar, Vocabulary, compile_form, deep_thread
+from ramify.text.constraints import CompiledGrammar, Vocabulary, compile_form, deep_thread, prepare_vocabulary
 
 _MOST_KEPT = 64
 
@@ -24,6 +24,11 @@ class Grammars:
         self._vocabulary: Vocabulary | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._kept: OrderedDict[StructuredOutputsParams, Future[CompiledGrammar]] = OrderedDict()
+
+    def warm(self, vocabulary: Vocabulary) -> None:
+        """Get ready for the first form: with a large vocabulary that takes a second in which nothing else runs."""
+        self._vocabulary = vocabulary
+        prepare_vocabulary(vocabulary)
 
     def get(self, form: StructuredOutputsParams) -> Future[CompiledGrammar]:
         """The grammar of a form, now or later; fails with `ConfigError` for one that cannot be used."""

@@ -116,10 +116,14 @@ def serve(start: Start, line: Line, pulse: Pulse) -> None:
 
     from ramify.engine.loading import ModelToLoad, load_engines
     from ramify.engine.remote.desk import Desk
+    from ramify.text.constraints import Vocabulary
     from ramify.text.tokenizer import load_tokenizer
 
     ((core, folder),) = load_engines([ModelToLoad(start.model, start.reward)], start.config)
-    desk = Desk(core, load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    if core.grammars is not None and core.model_config.head == "vocabulary" and core.model_config.reward is None:
+        core.grammars.warm(Vocabulary.of(tokenizer, core.model_config.eos_token_ids))
+    desk = Desk(core, tokenizer)
     line.send(Ready(core.config, core.model_config, core.max_model_len, str(folder), str(core.kv_budget), core.stats()))
     _log.info("%s runs in process %d, %d threads", start.model, os.getpid(), torch.get_num_threads())
     while not desk.stopping:

@@ -10,7 +10,7 @@ import json
 import random
 import resource
 import sys
-from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from ramify.text.constraints.vocabulary import Vocabulary
 _MEMORY_BYTES = 2 * 2**30  # on top of what is mapped at the start; the deep thread's stack is half a gigabyte of it
 _STEPS = 64
 _NUM_BYTES = 256
+_NUMBERED = "<["
 
 
 def main() -> None:
@@ -39,7 +40,8 @@ def main() -> None:
 
 def _check(line: str) -> str | None:
     wanted = json.loads(line)
-    vocabulary = _vocabulary(wanted["specials"], wanted["size"])
+    numbers = _NUMBERED in (wanted["form"]["grammar"] or "")  # of tokens: then the ids have to be the model's
+    vocabulary = _vocabulary(json.dumps(wanted["specials"]), wanted["size"] if numbers else None)
     try:
         _walk(compile_form(StructuredOutputsParams(**wanted["form"]), vocabulary))
     except RamifyError as error:
@@ -47,14 +49,19 @@ def _check(line: str) -> str | None:
     return None
 
 
-def _vocabulary(specials: Mapping[str, int], size: int) -> Vocabulary:
-    """The special tokens at their places, the bytes before, between or behind them."""
+@lru_cache(maxsize=8)
+def _vocabulary(names: str, size: int | None) -> Vocabulary:
+    """The special tokens and the bytes: as many ids as that takes, or the model's `size` with the special ones at their
+    places."""
+    specials: dict[str, int] = json.loads(names)
+    if size is None:
+        size, specials = 0, {name: place for place, name in enumerate(specials)}
     pieces = [b""] * max(size, len(specials) + _NUM_BYTES + 1)
     taken = set(specials.values())
     free = (index for index in range(len(pieces)) if index not in taken)
     for byte, index in zip(range(_NUM_BYTES), free, strict=False):
         pieces[index] = bytes([byte])
-    return Vocabulary(tuple(pieces), frozenset({next(free)}), dict(specials))
+    return Vocabulary(tuple(pieces), frozenset({next(free)}), specials)
 
 
 def _walk(grammar: CompiledGrammar) -> None:

@@ -141,6 +141,11 @@ def deep_thread(name: str) -> ThreadPoolExecutor:
     return executor
 
 
+def prepare_vocabulary(vocabulary: Vocabulary) -> None:
+    """Make what all grammars of a vocabulary share; it is kept."""
+    _tokenizer(vocabulary)
+
+
 def _reason(error: str) -> str:
     """What matters of llguidance's message: its first line, without a place that is not the user's, and what a regular
     expression's parser says at the end of its picture."""
