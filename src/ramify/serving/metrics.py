@@ -26,6 +26,8 @@ TIMES_S = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2
 TOKEN_TIMES_S = tuple(digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5))
 TOKENS = tuple(float(digit * 10**power) for power in range(6) for digit in (1, 2, 5))
 PURSES = ("generated", "verifier", "probe", "program", "discarded")
+NO_STRATEGY = "none"
+"""Label of what was drawn without a method."""
 HTTP_METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"))
 
 
@@ -143,7 +145,7 @@ class Metrics:
         )
         self.purse = counter(
             "ramify:strategy_tokens",
-            "Tokens of methods by purse. Discarded tokens are a part of the generated ones.",
+            'Tokens by method ("none" without one) and purse. Discarded ones are a part of the generated ones.',
             (*model, "strategy", "purse"),
         )
         self.saved = counter(
@@ -173,6 +175,7 @@ class Metrics:
         """Count a generation that ended."""
         model, times = answer.model, answer.token_times_s
         self.success.labels(model, answer.finished_reason).inc()
+        self.purse.labels(model, NO_STRATEGY, "generated").inc(answer.generated_tokens)
         self.prompt_tokens.labels(model).observe(answer.prompt_tokens)
         self.generation_tokens.labels(model).observe(answer.generated_tokens)
         self.params_n.labels(model).observe(answer.sequences)
