@@ -190,6 +190,20 @@ async def stream_chat(server: Server, caller: Caller, body: ChatRequest, request
     Raises:
         ApiError, RequestError, SamplingParamsError, EngineError: see `asked_chat` and `run`.
     """
+    async with aclosing(chat_chunks(server, caller, body, request_id)) as news:
+        async for chunks in news:
+            yield b"".join(map(sse.event, chunks))
+    yield sse.DONE
+
+
+async def chat_chunks(
+    server: Server, caller: Caller, body: ChatRequest, request_id: str
+) -> AsyncGenerator[list[dict[str, Any]]]:
+    """The chunks of a streamed answer, as many at once as are new.
+
+    Raises:
+        ApiError, RequestError, SamplingParamsError, EngineError: see `asked_chat` and `run`.
+    """
     async with (
         asked_chat(server, caller, body, request_id, CHUNK) as asked,
         aclosing(asked.outputs) as outputs,
@@ -197,19 +211,18 @@ async def stream_chat(server: Server, caller: Caller, body: ChatRequest, request
         choices: list[_StreamedChoice] = []
         state: RequestOutput | None = None
         async for _, state in outputs:
-            events = []
+            chunks = []
             if not choices:
                 choices = [_StreamedChoice(asked, answer.index) for answer in state.outputs]
-                events = [_event(asked, choice.begin(), state, asked.extras(state)) for choice in choices]
+                chunks = [_chunk(asked, choice.begin(), state, asked.extras(state)) for choice in choices]
             for choice, answer in zip(choices, state.outputs, strict=True):
-                events += [_event(asked, news, state, _told(asked, news)) for news in choice.news(answer)]
+                chunks += [_chunk(asked, news, state, _told(asked, news)) for news in choice.news(answer)]
             if isinstance(state, MethodProgress) and state.events:
-                events.append(_event(asked, choices[0].nothing(), state, {"ramify": {"events": state.events}}))
-            if events:
-                yield b"".join(events)
+                chunks.append(_chunk(asked, choices[0].nothing(), state, {"ramify": {"events": state.events}}))
+            if chunks:
+                yield chunks
         if body.include_usage and state is not None:
-            yield sse.event({**asked.head, "choices": [], "usage": asked.usage(state, True)})
-        yield sse.DONE
+            yield [{**asked.head, "choices": [], "usage": asked.usage(state, True)}]
 
 
 def _told(asked: AskedChat, choice: dict[str, Any]) -> dict[str, Any]:
@@ -218,15 +231,15 @@ def _told(asked: AskedChat, choice: dict[str, Any]) -> dict[str, Any]:
     return {"ramify": ramify_field(asked.method)} if ended and asked.method is not None else {}
 
 
-def _event(
+def _chunk(
     asked: AskedChat, choice: dict[str, Any], output: RequestOutput, extras: dict[str, Any] | None = None
-) -> bytes:
+) -> dict[str, Any]:
     chunk = {**asked.head, "choices": [choice], **(extras or {})}
     if asked.body.continuous_usage:
         chunk["usage"] = asked.usage(output, False)
     elif asked.body.include_usage:
         chunk["usage"] = None
-    return sse.event(chunk)
+    return chunk
 
 
 class _StreamedChoice:

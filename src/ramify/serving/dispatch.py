@@ -17,11 +17,13 @@ from ramify.serving.errors import ApiError
 from ramify.serving.protocol.chat import ChatRequest
 from ramify.serving.protocol.completions import CompletionRequest
 from ramify.serving.protocol.embeddings import EmbeddingRequest
+from ramify.serving.protocol.responses import ResponseRequest
 from ramify.serving.protocol.scores import RerankRequest, ScoreRequest
 from ramify.serving.scores import rerank, score
 from ramify.serving.server import Server
 
 CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
 TEXT = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 SCORE = "/v1/score"
@@ -81,6 +83,13 @@ async def _rerank(server: Server, caller: Caller, body: Mapping[str, Any], reque
     return await rerank(server, caller, read(RerankRequest, body), request_id)
 
 
+async def _response(server: Server, caller: Caller, body: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    request = read(ResponseRequest, body)
+    if request.background:
+        raise RequestError("a batch runs in the background already: leave background out")
+    return await server.responses.complete(caller, request)
+
+
 ANSWERERS: dict[str, Answerer] = {
-    CHAT: _chat, TEXT: _text, EMBEDDINGS: _embeddings, SCORE: _score, RERANK: _rerank
+    CHAT: _chat, TEXT: _text, EMBEDDINGS: _embeddings, SCORE: _score, RERANK: _rerank, RESPONSES: _response
 }  # fmt: skip
