@@ -1,8 +1,8 @@
 """How much memory each model of a server takes, known before it is loaded: its weights and its KV pool, as a sum.
 
-Models share one budget. Their pools are sized together, so that several engines of one machine do not each take what is
-free: if all configured models fit, each pool gets room for the same number of tokens, and one more such share is left
-for reward models and drafters that methods ask for; if not, they take turns.
+Models share one budget. Their pools are sized together, so that several engines of one machine do not each take what
+is free: if all configured models fit, each pool gets room for the same number of tokens, and an equal part of the
+memory is left for reward models and drafters that methods ask for; if not, they take turns.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class MemoryPlan:
             return self._blocks[facts.folder]
         if self._blocks:
             try:
-                return self._size([facts], self._left_bytes - facts.weight_bytes, 1 / self._parts)[0]
+                return self._size([facts], self._left_bytes // self._parts - facts.weight_bytes, 1.0)[0]
             except ConfigError:
                 pass  # the configured models leave it no room: it takes turns with them
         return self._size([facts], self.budget_bytes - facts.weight_bytes, _ALONE)[0]

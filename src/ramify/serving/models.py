@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -131,6 +132,7 @@ class Models:
         self._slots: dict[str, _Slot] = {}
         self._plan: MemoryPlan | None = None
         self._room = asyncio.Lock()
+        self._processes: set[EngineProcess] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -164,7 +166,7 @@ class Models:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(self._end(slot) for slot in self._slots.values()))
+        await asyncio.gather(*(process.close() for process in self._processes))
 
     def names(self) -> list[str]:
         """Public names, the default first."""
@@ -322,7 +324,12 @@ class Models:
             slot.last_used_s = time.monotonic()
 
     async def _ready(self, slot: _Slot) -> ServedModel:
-        while slot.model is None or (slot.process is not None and slot.process.died.done()):
+        while True:
+            if slot.process is not None and slot.process.died.done():
+                await asyncio.sleep(0)  # `_on_death` is called next
+                continue
+            if slot.model is not None:
+                return slot.model
             if slot.state == "failed" and time.monotonic() < slot.failed_s + TRY_AGAIN_AFTER_S:
                 raise self._unavailable(slot)
             if slot.bringing_up is None or slot.bringing_up.done():
@@ -331,8 +338,6 @@ class Models:
             if slot.state == "failed":
                 raise self._unavailable(slot)
             slot.bringing_up.result()
-            await asyncio.sleep(0)
-        return slot.model
 
     async def _bring_up(self, slot: _Slot) -> None:
         """Load a model. What goes wrong makes it "failed" and stands in the log; room that is lacking is told."""
@@ -343,6 +348,7 @@ class Models:
             blocks = self._the_plan.num_blocks(slot.facts)
             engine_config = replace(self._engine_config, num_kv_blocks=blocks)
             slot.process = await self._launch(str(slot.facts.folder), engine_config, slot.reward)
+            self._processes.add(slot.process)
             tokenizer = await asyncio.to_thread(load_tokenizer, slot.facts.folder)
         except BaseException as error:
             await self._end(slot)
@@ -351,29 +357,26 @@ class Models:
             raise
         slot.model = ServedModel(slot.name, AsyncLLM.over(slot.process, tokenizer), slot.facts.kind, slot.created_s)
         slot.state, slot.why_failed = "ready", None
-        self._task(self._watch(slot, slot.process))
+        slot.process.died.add_done_callback(partial(self._on_death, slot, slot.process))
         _log.info("model %s is ready after %.1f s", slot.name, time.monotonic() - began_s)
 
-    async def _watch(self, slot: _Slot, process: EngineProcess) -> None:
-        """When a process dies, start another one; not too often."""
-        error = await asyncio.shield(process.died)
-        if slot.process is not process:
-            return
+    def _on_death(self, slot: _Slot, process: EngineProcess, died: asyncio.Future[EngineDiedError]) -> None:
+        """A process has died by itself: another one is started in its place; not too often."""
+        if slot.process is process and not died.cancelled():
+            slot.state, slot.model = "starting", None
+            slot.bringing_up = self._task(self._revive(slot, died.result()))
+
+    async def _revive(self, slot: _Slot, error: EngineDiedError) -> None:
         await self._end(slot)
+        slot.state = "starting"
         now = time.monotonic()
-        slot.restarts += 1
         slot.deaths.append(now)
         while slot.deaths[0] < now - DEATHS_WITHIN_S:
             slot.deaths.popleft()
-        if len(slot.deaths) >= MAX_DEATHS:
-            self._failed(slot, f"{error}; this was the {len(slot.deaths)}th time within {DEATHS_WITHIN_S:.0f} s")
-            return
-        slot.state = "restarting"
-        if slot.bringing_up is None or slot.bringing_up.done():
-            slot.bringing_up = self._task(self._revive(slot))
-
-    async def _revive(self, slot: _Slot) -> None:
         again = len(slot.deaths) - 1
+        if again >= MAX_DEATHS - 1:
+            self._failed(slot, f"{error}; this was the {again + 1}th time within {DEATHS_WITHIN_S:.0f} s")
+            return
         if again:
             wait_s = FIRST_WAIT_S * 2 ** (again - 1)
             _log.warning("model %s is started again in %.1f s", slot.name, wait_s)
@@ -413,6 +416,7 @@ class Models:
         slot.state = "idle"
         if process is not None:
             await process.close()
+            self._processes.discard(process)
         slot.bytes = 0
 
     def _failed(self, slot: _Slot, why: str) -> None:

@@ -83,6 +83,7 @@ class RemoteEngine:
         self._outbox: list[Numbered] = []
         self._last_words: RamifyError | None = None
         self._closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     @classmethod
     async def start(
@@ -221,9 +222,12 @@ class RemoteEngine:
 
     async def close(self) -> None:
         """End the process; what runs fails. Nothing of it is left."""
-        if self._closed:
-            return
-        self._closed = True
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.ensure_future(self._end())
+        await asyncio.shield(self._closing)
+
+    async def _end(self) -> None:
         if self._is_ready and not self.died.done():
             self._queue(Stop())
             self._flush()
