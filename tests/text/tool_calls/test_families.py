@@ -204,3 +204,15 @@ def test_hostile_texts_take_linear_time(name: str) -> None:
         content, calls, _ = read(name, [text])
         assert not calls
         assert content == text
+
+
+def test_arguments_are_json_that_every_client_can_read() -> None:
+    lone = '<tool_call>{"name": "now", "arguments": "{\\"a\\": \\"\\ud800\\"}"}</tool_call>'
+    for name, text in (("pythonic", "[now(a='\\ud800')]"), ("hermes", lone)):
+        _, [(_, arguments)], _ = read(name, [text])
+        assert json.loads(arguments.encode()) == {"a": "\ud800"}
+    for value in ("1e999", "[" * 5000 + "]" * 5000):
+        text = f"<tool_call><function=add-2><parameter=a>{value}</parameter></function></tool_call>"
+        content, calls, _ = read("qwen3_coder", [text])
+        assert calls == [] or json.loads(calls[0][1]) == {"a": value}
+        assert content in ("", text)

@@ -35,10 +35,14 @@ class Cursor:
         self.events: list[Event] = []
         self.closing = False
 
-    def begin(self, name: object) -> None:
-        """A call begins. Raises `Malformed` for a function that there is not."""
+    def require(self, name: object) -> None:
+        """Raises `Malformed` for a function that there is not."""
         if not isinstance(name, str) or name not in self.tools:
             raise Malformed(f"no function is called {name!r}")
+
+    def begin(self, name: Any) -> None:
+        """A call begins. Raises `Malformed` for a function that there is not."""
+        self.require(name)
         self.closing = False
         self.events.append(Begun(name))
 
@@ -55,8 +59,12 @@ class Cursor:
         """A whole call at once. Raises `Malformed` for arguments that are no object."""
         if not isinstance(arguments, dict):
             raise Malformed("the arguments are no object")
+        try:
+            text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        except (ValueError, RecursionError) as error:
+            raise Malformed("the arguments are no JSON") from error
         self.begin(name)
-        self.arguments(json.dumps(arguments, ensure_ascii=False))
+        self.arguments(_encodable(text))
         self.end()
 
     def peek(self) -> Reading[str]:
@@ -207,6 +215,7 @@ def read_call_object(
         yield from cursor.literal(":")
         if key in names:
             _, name = yield from cursor.json_value()
+            cursor.require(name)
         elif key in arguments and not given:
             given = True
             pending = yield from _read_arguments(cursor, name)
@@ -256,7 +265,7 @@ def _read_arguments(cursor: Cursor, name: Any) -> Reading[str | None]:
         return None
     text, value = yield from cursor.json_value()
     if isinstance(value, str):  # some models write the object as a string
-        text, value = value, _loads(value)
+        text, value = _encodable(value), _loads(value)
     if value is None:
         return "{}"
     if not isinstance(value, dict):
@@ -266,6 +275,11 @@ def _read_arguments(cursor: Cursor, name: Any) -> Reading[str | None]:
 
 def _escape(char: str) -> str:
     return json.dumps(char)[1:-1] if char < " " else char
+
+
+def _encodable(text: str) -> str:
+    """JSON whose lone surrogates, which no encoding of text can hold, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _loads(text: str) -> Any:

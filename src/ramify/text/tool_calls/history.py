@@ -36,20 +36,22 @@ def for_template(
 
 
 def takes_objects(template: ChatTemplate) -> bool:
-    """Whether a template writes arguments as JSON by itself; seen from what it makes of an object."""
-    call = {
-        "type": "function",
-        "id": "probe0000",
-        "function": {"name": "probe", "arguments": {_PROBE_KEY: _PROBE_VALUE}},
-    }
+    """Whether a template writes arguments as JSON by itself; seen from what it makes of them either way."""
+    if _writes(template, {_PROBE_KEY: _PROBE_VALUE}):
+        return True
+    return not _writes(template, json.dumps({_PROBE_KEY: _PROBE_VALUE}))
+
+
+def _writes(template: ChatTemplate, arguments: Any) -> bool:
+    """Whether arguments come out of a template, and not as Python would show them."""
+    call = {"type": "function", "id": "probe0000", "function": {"name": "probe", "arguments": arguments}}
     messages: list[Message] = [
         {"role": "user", "content": "probe"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "probe", "name": "probe", "tool_call_id": "probe0000"},
     ]
-    tool = Tool("probe").as_openai()
     try:
-        text = template.render(messages, tools=[tool])
+        text = template.render(messages, tools=[Tool("probe").as_openai()])
     except RamifyError:
         return False
     return _PROBE_KEY in text and f"'{_PROBE_KEY}'" not in text
