@@ -50,6 +50,18 @@ def test_generate_reads_prompts_from_a_file_or_stdin_in_order(run: Run, model: s
     assert [each["outputs"] for each in from_file] == [each["outputs"] for each in from_stdin]
 
 
+def test_generate_holds_answers_to_a_form(run: Run, model: str, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "integer", "minimum": 10, "maximum": 99}\n')
+    options = ("generate", "12 + 7", "-m", model, "--max-tokens", "20")
+    assert run(*options, "--choice", "yes", "--choice", "no, never").stdout in ("yes\n", "no, never\n")
+    assert 10 <= int(run(*options, "--json-schema", "@schema.json").stdout) <= 99
+    assert run(*options, "--regex", "ab").stdout == run(*options, "--grammar", 'start: "ab"').stdout == "ab\n"
+    refused = run(*options, "--regex", "[")
+    assert refused.exit_code == 2
+    assert "unclosed character class" in refused.stderr
+    assert run(*options, "--regex", "a", "--grammar", "b").exit_code == 2
+
+
 def test_chat_answers_once_or_in_a_conversation_that_can_begin_anew(run: Run, model: str) -> None:
     options = ("-m", model, "--max-tokens", "6", "--json")
     [once] = json_lines(run("chat", "hello", *options).stdout)

@@ -182,6 +182,20 @@ def read_text(argument: str | None, file: Path | None, what: str) -> list[str]:
         raise ConfigError(f"{file} cannot be read: {error}") from None
 
 
+def text_or_file(value: str) -> str:
+    """An option's text; that of a file where it starts with @.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{value[1:]} cannot be read ({error}): give the path of a text file") from None
+
+
 def strategy(spec: str, reward_model: str) -> Strategy:
     """The strategy of a spec; a scorer whose reward model the spec leaves open uses `reward_model`.
 

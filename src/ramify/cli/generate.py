@@ -12,6 +12,7 @@ from ramify.errors import ConfigError
 
 if TYPE_CHECKING:
     from ramify.engine.outputs import RequestOutput
+    from ramify.sampling import StructuredOutputsParams
 
 
 def generate(
@@ -25,13 +26,26 @@ def generate(
     min_p: common.MinP = 0.0,
     max_tokens: common.MaxTokens = None,
     stop: common.Stop = None,
+    json_schema: Annotated[
+        str | None, typer.Option(help="Answers are JSON of this schema, or of that in a file: @FILE.")
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="Answers match this regular expression (@FILE).")] = None,
+    grammar: Annotated[str | None, typer.Option(help="Answers are derived from this Lark grammar (@FILE).")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="Answers are one of these. Repeatable.")] = None,
     seed: common.Seed = 0,
     engine: common.EngineOptions = None,
     json: common.Json = False,
 ) -> None:
     """Continue prompts. --json prints one object a prompt, in order."""
     params = common.sampling_params(
-        n=n, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, stop=stop
+        n=n,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        max_tokens=max_tokens,
+        stop=stop,
+        structured_outputs=_form(json_schema, regex, grammar, choice),
     )
     options = common.engine_options(engine)
     prompts = common.read_text(prompt, file, "a prompt")
@@ -47,6 +61,24 @@ def generate(
         else:
             for completion in output.outputs:
                 typer.echo(completion.text)
+
+
+def _form(
+    json_schema: str | None, regex: str | None, grammar: str | None, choice: list[str] | None
+) -> StructuredOutputsParams | None:
+    """The form that the options ask for.
+
+    Raises:
+        SamplingParamsError: several are given, or one is not what it should be.
+        ConfigError: a file cannot be read.
+    """
+    from ramify.sampling import StructuredOutputsParams
+
+    texts = {"json": json_schema, "regex": regex, "grammar": grammar}
+    given: dict[str, Any] = {name: common.text_or_file(text) for name, text in texts.items() if text is not None}
+    if choice:
+        given["choice"] = choice
+    return StructuredOutputsParams(**given) if given else None
 
 
 def as_json(output: RequestOutput) -> dict[str, Any]:
