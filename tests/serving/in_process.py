@@ -17,7 +17,7 @@ from ramify.serving.server import Server
 from tests.serving.conftest import serving_app
 
 
-async def _launch(model: str, config: EngineConfig, reward: RewardHead | None) -> Any:
+async def launch_in_process(model: str, config: EngineConfig, reward: RewardHead | None) -> Any:
     core, folder = load_engines([ModelToLoad(model, reward)], config)[0]
     engine: Any = AsyncEngine(core)
     engine.died, engine.folder = asyncio.get_running_loop().create_future(), folder
@@ -28,6 +28,6 @@ async def _launch(model: str, config: EngineConfig, reward: RewardHead | None) -
 async def serving_in_process(models: dict[str, str], **options: Any) -> AsyncIterator[tuple[str, Server]]:
     """Its base URL, and itself."""
     server = Server(ServerConfig(models, storage_url=":memory:", **options))
-    server.models._launch = _launch
+    server.models._launch = launch_in_process
     async with serving_app(create_app(server)) as url:
         yield url, server

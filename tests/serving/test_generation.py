@@ -23,6 +23,7 @@ from ramify.serving.generation import Call, generate
 from ramify.serving.models import ServedModel
 from ramify.serving.rates import Rates
 from ramify.serving.server import Server
+from tests.serving.in_process import launch_in_process
 
 PROMPT = "Use the numbers 3, 7 and 4 to make 25."
 ENDLESS = SamplingParams(temperature=1, ignore_eos=True, max_tokens=400, seed=1)
@@ -33,6 +34,7 @@ async def a_server(**options: object) -> AsyncIterator[tuple[Server, ServedModel
     config = ServerConfig({"nano": "nano"}, **options)  # type: ignore[arg-type]
     config = replace(config, storage_url=":memory:", engine={"max_model_len": 512, "max_num_seqs": 2, **config.engine})
     server = Server(config)
+    server.models._launch = launch_in_process
     await server.start()
     try:
         async with server.models.use("nano", Caller()) as model:

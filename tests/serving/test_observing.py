@@ -25,6 +25,7 @@ from ramify.serving.records import RequestRecord
 from ramify.serving.server import Server
 from ramify.serving.tracing import Tracing
 from tests.serving.conftest import serving_app
+from tests.serving.in_process import launch_in_process
 
 QUESTION = "Use the numbers 3, 7 and 4 to make 25. Use every number exactly once."
 SECRET = "xylophone"
@@ -60,6 +61,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 async def test_a_server_shows_what_it_does_in_log_metrics_and_traces_and_never_what_was_said() -> None:
     server = Server(ServerConfig({"nano": "nano"}, storage_url=":memory:", engine={"max_model_len": 512}))
+    server.models._launch = launch_in_process
     spans = InMemorySpanExporter()
     server.tracing = Tracing(spans)
     with log_lines() as lines:

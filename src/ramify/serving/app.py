@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from ramify.serving.api import (
     batches,
@@ -16,6 +17,7 @@ from ramify.serving.api import (
     embeddings,
     files,
     health,
+    kv,
     metrics,
     models,
     page,
@@ -44,8 +46,11 @@ ROUTERS = (
     files.router,
     batches.router,
     traces.router,
+    kv.router,
     page.router,
 )
+PATHS = frozenset(route.path for router in ROUTERS for route in router.routes if isinstance(route, Route))
+"""As declared, with the names of their variables."""
 
 
 def create_app(server: Server) -> FastAPI:
@@ -65,7 +70,7 @@ def create_app(server: Server) -> FastAPI:
     app.add_middleware(Edge, rules=public_rules(server))  # each one added is around those before
     if server.config.allowed_origins:
         app.add_middleware(CORSMiddleware, **cors_options(server.config))
-    app.add_middleware(Observing, server=server)
+    app.add_middleware(Observing, server=server, paths=PATHS)
     app.add_middleware(SecurityHeaders)
     for router in ROUTERS:
         app.include_router(router)
