@@ -15,7 +15,7 @@ from ramify.sampling import ThinkingMarks
 from ramify.text.tokenizer import Tokenizer
 
 KIND = "reasoning parser"
-_PAGE = "guides/server.md"
+_PAGE = "guides/tools.md"
 
 
 @dataclass(frozen=True, slots=True)

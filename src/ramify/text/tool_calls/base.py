@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ramify.text.tool_calls.grammar import GrammarWriter
 
 KIND = "tool parser"
-PAGE = "guides/server.md"
+PAGE = "guides/tools.md"
 T = TypeVar("T")
 Reading = Generator[None, str, T]
 """A parser as plain control flow: it yields for the next character, and so may stop anywhere in the text."""
