@@ -33,7 +33,7 @@ def create_admin_app(server: Server) -> FastAPI:
         title="ramify admin", version=version("ramify"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.server = server
-    install_error_handlers(app)
+    install_error_handlers(app, [router])
     app.include_router(router)
     app.add_middleware(Edge, rules=admin_rules(server.config))
     app.add_middleware(SecurityHeaders)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from ramify.errors import (
     CapabilityError,
@@ -136,11 +137,23 @@ def error_response(error: ApiError) -> Response:
     return Response(body, error.status, error.headers, media_type="application/json")
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Every exception of a route becomes an error body."""
+def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
+    """All methods that the path of a request has."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in matching for method in route.methods or ()})
+
+
+def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Every exception of a route becomes an error body; a wrong method is told which ones there are."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return error_response(as_api_error(error))
+        told = as_api_error(error)
+        if told.status == 405:
+            methods = ", ".join(_methods(request, routers))
+            said = f"{request.method} does not work here: use {methods}"
+            told = ApiError(405, said, code="method_not_allowed", headers={"allow": methods})
+        return error_response(told)
 
     known = (ApiError, RequestValidationError, HTTPException, QuotaError, StorageFullError, *_CALLERS_FAULT)
     for kind in (*known, Exception):
