@@ -66,7 +66,7 @@ def create_app(server: Server) -> FastAPI:
 
     app = FastAPI(title="ramify", version=version("ramify"), lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     app.state.server = server
-    install_error_handlers(app)
+    install_error_handlers(app, ROUTERS)
     app.add_middleware(Edge, rules=public_rules(server))  # each one added is around those before
     if server.config.allowed_origins:
         app.add_middleware(CORSMiddleware, **cors_options(server.config))
