@@ -442,6 +442,8 @@ async def _result_of(engine: Engine, request: EngineRequest) -> SequenceOutput:
         output = await done
     finally:
         await engine.dropped(ids)
+    if isinstance(output.error, EngineError):
+        raise output.error
     if output.error is not None:
         raise EngineError(str(output.error)) from output.error
     return output

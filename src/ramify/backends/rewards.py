@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from ramify.backends.base import Node, StepScores
 from ramify.engine.engine import Engine, settle
 from ramify.engine.request import EngineRequest, SequenceOutput
-from ramify.errors import RequestError, ScorerError
+from ramify.errors import EngineDiedError, RequestError, ScorerError
 from ramify.models.reward_head import RewardHead
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams, TokenIds
@@ -127,6 +128,18 @@ class StepReader:
         return Passage(tuple(ids), tuple(places), num_ended, step)
 
 
+_foreign_ids: WeakKeyDictionary[Tokenizer, WeakKeyDictionary[Tokenizer, frozenset[int]]] = WeakKeyDictionary()
+
+
+def foreign_ids(tokenizer: Tokenizer, policy_tokenizer: Tokenizer) -> frozenset[int]:
+    """The ids of a policy that mean something else, or nothing, to another model. Slow once for each two."""
+    known = _foreign_ids.setdefault(tokenizer, WeakKeyDictionary())
+    if policy_tokenizer not in known:
+        own, policy = tokenizer.backend.get_vocab(), policy_tokenizer.backend.get_vocab()
+        known[policy_tokenizer] = frozenset(i for text, i in policy.items() if own.get(text) != i)
+    return known[policy_tokenizer]
+
+
 class RewardModel:
     """One reward model: the columns of its head, read where a step ends or at the end of the answer.
 
@@ -173,8 +186,7 @@ class RewardModel:
         """
         if policy_tokenizer is self._tokenizer or id(policy_tokenizer) in self._compatible:
             return
-        own = self._tokenizer.backend.get_vocab()
-        others = {i for text, i in policy_tokenizer.backend.get_vocab().items() if own.get(text) != i}
+        others = foreign_ids(self._tokenizer, policy_tokenizer)
         if not others <= policy_tokenizer.special_ids:
             raise RequestError(
                 f"reward model {self.name} has another vocabulary than the policy: choose one that shares it"
@@ -356,6 +368,8 @@ class RewardModel:
         except asyncio.CancelledError:
             await self.engine.dropped([sequence_id])
             raise
+        if isinstance(output.error, EngineDiedError):
+            raise output.error
         if output.error is not None:
             raise ScorerError(f"reward model {self.name} failed: {output.error}") from output.error
         return output

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ramify.backends.local import LocalBackend, Served
+from ramify.backends.rewards import foreign_ids
 from ramify.config import EngineConfig
 from ramify.engine.async_llm import AsyncLLM
 from ramify.engine.engine import Engine
@@ -244,6 +245,8 @@ class Models:
                 slot = await self._helper(each, caller, reward=each in rewards)
                 held = await stack.enter_async_context(self._held(slot))
                 helpers[each] = Served(held.engine, held.tokenizer)
+                if each in rewards:
+                    await asyncio.to_thread(foreign_ids, held.tokenizer, main.tokenizer)
             backend = LocalBackend.sharing(
                 Served(main.engine, main.tokenizer),
                 {each: helpers[each] for each in rewards},
