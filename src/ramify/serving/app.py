@@ -27,6 +27,7 @@ from ramify.serving.api import (
     tokenize,
     traces,
 )
+from ramify.serving.document import install_document
 from ramify.serving.edge import Edge, SecurityHeaders, cors_options, public_rules
 from ramify.serving.errors import install_error_handlers
 from ramify.serving.observing import Observing
@@ -74,4 +75,5 @@ def create_app(server: Server) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     for router in ROUTERS:
         app.include_router(router)
+    install_document(app)
     return app
