@@ -12,7 +12,7 @@ import torch
 from ramify.config import EngineConfig
 from ramify.engine.admission import check_request, limits_of, new_sequence
 from ramify.engine.grammars import Grammars
-from ramify.engine.guide import Guide
+from ramify.engine.guides import Guides
 from ramify.engine.request import EngineCounters, EngineRequest, SequenceOutput, StepOutput
 from ramify.engine.runner import ModelRunner
 from ramify.engine.sampler import Draw, sample, token_logprobs
@@ -26,7 +26,6 @@ from ramify.models.decoder import Decoder
 from ramify.randomness import BranchKey
 from ramify.registry import technique
 from ramify.sampling import SamplingParams, StructuredOutputsParams, TokenIds
-from ramify.text.constraints import CompiledGrammar
 
 _WAIT_FOR_GRAMMAR_S = 0.02
 """A step that has nothing else to do waits so long for a grammar; calls that come meanwhile wait with it."""
@@ -73,7 +72,7 @@ class EngineCore:
         self._arrivals = itertools.count()
         self._suspects: list[int] = []
         self.grammars = grammars
-        self._unguided: list[Sequence] = []  # wait for their grammars
+        self._guides = Guides(grammars)
 
     # Requests
 
@@ -87,7 +86,7 @@ class EngineCore:
             RequestError, PromptTooLongError, PoolTooSmallError: it cannot be served; nothing was changed.
         """
         check_request(request, self.model_config, self.max_model_len, self.scheduler)
-        self._check_form(request.params)
+        self._guides.check(request.params)
         limits = limits_of(
             request.params, len(request.prompt_ids), self.model_config, self.max_model_len, self.scheduler
         )
@@ -106,9 +105,7 @@ class EngineCore:
 
     def read_forms(self, forms: Iterable[StructuredOutputsParams | None]) -> None:
         """Read the forms of answers before anything runs. Raises `ConfigError` for one that cannot be used."""
-        for form in forms:
-            if form is not None and self.grammars is not None:
-                self.grammars.get(form).result()
+        self._guides.read(forms)
 
     def fork(self, sequence_id: int, key: BranchKey, n: int, first_child: int = 0) -> list[int]:
         """`n` parked forks of a parked sequence. They share its blocks; nothing is computed.
@@ -145,7 +142,7 @@ class EngineCore:
         """
         sequence = self._parked(sequence_id, "extend")
         length = len(sequence.tokens) + len(append)
-        self._check_form(params)
+        self._guides.check(params)
         max_total, stop_ids = limits_of(params, length, self.model_config, self.max_model_len, self.scheduler)
         self.append(sequence_id, append)
         sequence.params = params
@@ -188,7 +185,7 @@ class EngineCore:
 
     def has_work(self) -> bool:
         """Whether `step` would do anything."""
-        return self.scheduler.has_work() or bool(self._unguided)
+        return self.scheduler.has_work() or bool(self._guides)
 
     @property
     def num_free_blocks(self) -> int:
@@ -270,50 +267,22 @@ class EngineCore:
         self.counters.preemptions = self.scheduler.num_preemptions
         return outputs
 
-    def _check_form(self, params: SamplingParams) -> None:
-        if params.structured_outputs is not None and self.grammars is None:
-            raise RequestError("this engine was made without a vocabulary and takes no structured_outputs")
-
     def _start(self, sequence: Sequence) -> None:
         """A sequence is to run, now or when the grammar of its answer has been read."""
-        params = sequence.params
-        if params.structured_outputs is None and params.thinking_token_budget is None:
-            sequence.guide = None
-            self.scheduler.add(sequence)
-        elif sequence.guide is not None and sequence.guide.holds(params):
+        if self._guides.ready(sequence):
             self.scheduler.add(sequence)
         else:
             sequence.status = Status.WAITING
-            self._unguided.append(sequence)
 
     def _admit_guided(self) -> list[SequenceOutput]:
-        """Sequences whose grammars were read may run; those whose cannot be used have failed."""
-        outputs: list[SequenceOutput] = []
-        late: list[Sequence] = []
-        while self._unguided:
-            sequence = self._unguided.pop(0)
-            if sequence.id not in self._sequences:
-                continue
-            try:
-                grammar = self._grammar_of(sequence.params)
-            except TimeoutError:
-                late.append(sequence)
-            except Exception as fault:
-                error = fault if isinstance(fault, RamifyError) else EngineError(f"the form cannot be read: {fault}")
-                outputs.append(self._fail(sequence, error))
-            else:
-                for each in (sequence, *sequence.siblings):
-                    each.guide = Guide(each.params, grammar, each.answer_start)
-                self.scheduler.add(sequence)
-        self._unguided = late
-        return outputs
-
-    def _grammar_of(self, params: SamplingParams) -> CompiledGrammar | None:
-        """The grammar of a form. Raises `TimeoutError` while it is read; waits a moment where nothing else is to do."""
-        if params.structured_outputs is None or self.grammars is None:
-            return None
-        busy = self.scheduler.has_work()
-        return self.grammars.get(params.structured_outputs).result(0 if busy else _WAIT_FOR_GRAMMAR_S)
+        """Sequences whose grammars have been read may run; those whose cannot be used have failed."""
+        if not self._guides:
+            return []
+        patience_s = 0.0 if self.scheduler.has_work() else _WAIT_FOR_GRAMMAR_S
+        ready, failed = self._guides.settle(self._sequences, patience_s)
+        for sequence in ready:
+            self.scheduler.add(sequence)
+        return [self._fail(sequence, error) for sequence, error in failed]
 
     def _suspect(self) -> int | None:
         """While the culprit of a failed step is looked for, the suspects run one at a time."""

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ramify.sampling import StructuredOutputsParams
 from ramify.text.constraints import CompiledGrammar, Vocabulary, compile_form, deep_thread, prepare_vocabulary
 
-_MOST_KEPT = 64
+_MOST_KEPT = 32
+"""Forms that are remembered; the worst of them hold 40 MB."""
 
 
 class Grammars:

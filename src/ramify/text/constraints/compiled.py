@@ -58,7 +58,7 @@ class CompiledGrammar:
             initial_lexer_fuel=500_000,  # about 10 ms
             step_lexer_fuel=100_000,  # about 7 ms a mask
             step_max_items=20_000,  # about 1 ms a mask
-            max_lexer_states=50_000,  # up to 100 MB
+            max_lexer_states=20_000,  # up to 40 MB
             max_grammar_size=100_000,  # symbols
             verbose_errors=False,
         )

@@ -1,0 +1,86 @@
+"""`Guides`: gives sequences the guides that their parameters ask for, and keeps those that wait for a grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from ramify.engine.grammars import Grammars
+from ramify.engine.guide import Guide
+from ramify.engine.sequence import Sequence
+from ramify.errors import EngineError, RamifyError, RequestError
+from ramify.sampling import SamplingParams, StructuredOutputsParams
+from ramify.text.constraints import CompiledGrammar
+
+
+class Guides:
+    """Of one engine.
+
+    Args:
+        grammars: the forms of answers over its vocabulary; without, it takes none.
+    """
+
+    def __init__(self, grammars: Grammars | None) -> None:
+        self._grammars = grammars
+        self._waiting: list[Sequence] = []
+
+    def __bool__(self) -> bool:
+        """Whether sequences wait."""
+        return bool(self._waiting)
+
+    def check(self, params: SamplingParams) -> None:
+        """Raises `RequestError` where the engine cannot hold an answer to a form."""
+        if params.structured_outputs is not None and self._grammars is None:
+            raise RequestError("this engine was made without a vocabulary and takes no structured_outputs")
+
+    def read(self, forms: Iterable[StructuredOutputsParams | None]) -> None:
+        """Read forms, and wait until that is done. Raises `ConfigError` for one that cannot be used."""
+        for form in forms:
+            if form is not None and self._grammars is not None:
+                self._grammars.get(form).result()
+
+    def ready(self, sequence: Sequence) -> bool:
+        """Whether a sequence may run now; if not, `settle` gives it back."""
+        params = sequence.params
+        if params.structured_outputs is None and params.thinking_token_budget is None:
+            sequence.guide = None
+            return True
+        if sequence.guide is not None and sequence.guide.holds(params):
+            return True
+        self._waiting.append(sequence)
+        return False
+
+    def settle(
+        self, alive: Container[int], patience_s: float
+    ) -> tuple[list[Sequence], list[tuple[Sequence, RamifyError]]]:
+        """The sequences that need not wait any more: those that have their guide, and those whose form cannot be used.
+
+        Args:
+            alive: ids of the sequences that are still wanted.
+            patience_s: how long to wait for each grammar.
+        """
+        waiting, self._waiting = self._waiting, []
+        ready: list[Sequence] = []
+        failed: list[tuple[Sequence, RamifyError]] = []
+        for sequence in waiting:
+            if sequence.id not in alive:
+                continue
+            try:
+                grammar = self._grammar_of(sequence.params, patience_s)
+            except TimeoutError:
+                self._waiting.append(sequence)
+            except RamifyError as error:
+                failed.append((sequence, error))
+            except Exception as fault:
+                error = EngineError(f"the form of the answer cannot be read: {type(fault).__name__}: {fault}")
+                error.__cause__ = fault
+                failed.append((sequence, error))
+            else:
+                for each in (sequence, *sequence.siblings):
+                    each.guide = Guide(each.params, grammar, each.answer_start)
+                ready.append(sequence)
+        return ready, failed
+
+    def _grammar_of(self, params: SamplingParams, patience_s: float) -> CompiledGrammar | None:
+        if params.structured_outputs is None or self._grammars is None:
+            return None
+        return self._grammars.get(params.structured_outputs).result(patience_s)
