@@ -1,27 +1,22 @@
-"""Chat completions: from a request's body to the whole answer, or to the events of a stream.
-
-A stream's events add up to the whole answer of the same seed. An event holds all that is new, so a client that is
-behind gets several tokens at once.
-"""
+"""Chat completions: from a request's body to the whole answer. `chat_stream` gives it piece by piece."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ramify.engine.outputs import CompletionOutput, RequestOutput
 from ramify.sampling import SamplingParams
-from ramify.serving import sse
 from ramify.serving.auth import Caller
 from ramify.serving.chat_prompts import ChatPrompt, chat_params, chat_prompt
 from ramify.serving.logprobs import TokenNames, chat_logprobs, prompt_logprobs
 from ramify.serving.methods.answer import ramify_field, usage_of
 from ramify.serving.methods.calls import method_run
 from ramify.serving.methods.request import SEPARATOR, requested
-from ramify.serving.methods.run import MethodProgress, MethodRun
+from ramify.serving.methods.run import MethodRun
 from ramify.serving.models import ServedModel
 from ramify.serving.protocol.bounds import check_bounds
 from ramify.serving.protocol.chat import ChatRequest
@@ -29,10 +24,9 @@ from ramify.serving.protocol.usage import usage
 from ramify.serving.running import Outputs, call_of, chat_style, fingerprint, last, run
 from ramify.serving.server import Server
 from ramify.text.chat_format import ChatFormat
-from ramify.text.chat_parser import CallDelta, ChatParser, Delta, ToolCall
+from ramify.text.chat_parser import CallDelta, ChatParser, ToolCall
 
 WHOLE = "chat.completion"
-CHUNK = "chat.completion.chunk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,11 @@ class AskedChat:
     def names(self) -> TokenNames:
         """How its tokens are written."""
         return TokenNames(self.model.tokenizer, bool(self.body.return_tokens_as_token_ids))
+
+    @property
+    def parses(self) -> bool:
+        """Whether an answer may hold more than its text: thoughts, or calls."""
+        return self.style.reasoning is not None or self.prompt.use is not None
 
     def parser(self) -> ChatParser:
         """The reader of one answer."""
@@ -169,7 +168,7 @@ def _choice(asked: AskedChat, answer: CompletionOutput) -> dict[str, Any]:
         "stop_reason": answer.stop_reason,
     }
     if answer.logprobs is not None:
-        choice["logprobs"] = _logprobs(asked, answer, 0)
+        choice["logprobs"] = logprobs_of(asked, answer, 0)
     if asked.body.return_token_ids:
         choice["token_ids"] = answer.token_ids
     return choice
@@ -179,133 +178,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _logprobs(asked: AskedChat, answer: CompletionOutput, start: int) -> dict[str, Any]:
+def logprobs_of(asked: AskedChat, answer: CompletionOutput, start: int) -> dict[str, Any]:
+    """The log-probabilities of an answer's tokens from the `start`-th on."""
     tokens, positions = answer.token_ids[start:], (answer.logprobs or [])[start:]
     return {"content": chat_logprobs(asked.names, tokens, positions, asked.body.top_logprobs or 0), "refusal": None}
-
-
-async def stream_chat(server: Server, caller: Caller, body: ChatRequest, request_id: str) -> AsyncGenerator[bytes]:
-    """The events of a stream, encoded.
-
-    Raises:
-        ApiError, RequestError, SamplingParamsError, EngineError: see `asked_chat` and `run`.
-    """
-    async with aclosing(chat_chunks(server, caller, body, request_id)) as news:
-        async for chunks in news:
-            yield b"".join(map(sse.event, chunks))
-    yield sse.DONE
-
-
-async def chat_chunks(
-    server: Server, caller: Caller, body: ChatRequest, request_id: str
-) -> AsyncGenerator[list[dict[str, Any]]]:
-    """The chunks of a streamed answer, as many at once as are new.
-
-    Raises:
-        ApiError, RequestError, SamplingParamsError, EngineError: see `asked_chat` and `run`.
-    """
-    async with (
-        asked_chat(server, caller, body, request_id, CHUNK) as asked,
-        aclosing(asked.outputs) as outputs,
-    ):
-        choices: list[_StreamedChoice] = []
-        state: RequestOutput | None = None
-        async for _, state in outputs:
-            chunks = []
-            if not choices:
-                choices = [_StreamedChoice(asked, answer.index) for answer in state.outputs]
-                chunks = [_chunk(asked, choice.begin(), state, asked.extras(state)) for choice in choices]
-            for choice, answer in zip(choices, state.outputs, strict=True):
-                chunks += [_chunk(asked, news, state, _told(asked, news)) for news in choice.news(answer)]
-            if isinstance(state, MethodProgress) and state.events:
-                chunks.append(_chunk(asked, choices[0].nothing(), state, {"ramify": {"events": state.events}}))
-            if chunks:
-                yield chunks
-        if body.include_usage and state is not None:
-            yield [{**asked.head, "choices": [], "usage": asked.usage(state, True)}]
-
-
-def _told(asked: AskedChat, choice: dict[str, Any]) -> dict[str, Any]:
-    """With the end of the answer: what is told of the method behind it."""
-    ended = asked.method is not None and choice["finish_reason"] is not None
-    return {"ramify": ramify_field(asked.method)} if ended and asked.method is not None else {}
-
-
-def _chunk(
-    asked: AskedChat, choice: dict[str, Any], output: RequestOutput, extras: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    chunk = {**asked.head, "choices": [choice], **(extras or {})}
-    if asked.body.continuous_usage:
-        chunk["usage"] = asked.usage(output, False)
-    elif asked.body.include_usage:
-        chunk["usage"] = None
-    return chunk
-
-
-class _StreamedChoice:
-    """One answer of a stream: what is new of it since the last time."""
-
-    def __init__(self, asked: AskedChat, index: int) -> None:
-        self._asked = asked
-        self._index = index
-        self._parser = asked.parser()
-        self._characters = 0
-        self._tokens = 0
-        self._ended = False
-
-    def begin(self) -> dict[str, Any]:
-        """The first event's choice: who speaks."""
-        return self._choice({"role": "assistant", "content": ""})
-
-    def nothing(self) -> dict[str, Any]:
-        """A choice that adds nothing."""
-        return self._choice({})
-
-    def news(self, answer: CompletionOutput) -> list[dict[str, Any]]:
-        """The choices of the events that tell what is new."""
-        if self._ended:
-            return []
-        text = answer.text[self._characters :]
-        deltas = self._parser.push(text) if text else []
-        if answer.finished:
-            deltas += self._parser.finish()
-        choices = [self._choice(delta) for delta in map(self._delta, deltas) if delta]
-        if len(answer.token_ids) > self._tokens:
-            self._add_tokens(choices, answer)
-        self._characters, self._tokens = len(answer.text), len(answer.token_ids)
-        if answer.finished:
-            self._ended = True
-            choices.append(self._choice({}, self._parser.finish_reason(answer.finish_reason)))
-            choices[-1]["stop_reason"] = answer.stop_reason
-        return choices
-
-    def _add_tokens(self, choices: list[dict[str, Any]], answer: CompletionOutput) -> None:
-        """What is told of the new tokens goes with the first event; it may have no text."""
-        told: dict[str, Any] = {}
-        if answer.logprobs is not None:
-            told["logprobs"] = _logprobs(self._asked, answer, self._tokens)
-        if self._asked.body.return_token_ids:
-            told["token_ids"] = answer.token_ids[self._tokens :]
-        if told and not choices:
-            choices.append(self._choice({"content": ""}))
-        if told:
-            choices[0].update(told)
-
-    def _choice(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-        return {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": reason}
-
-    def _delta(self, delta: Delta) -> dict[str, Any]:
-        if delta.reasoning:
-            if self._asked.body.include_reasoning is False:
-                return {}
-            return {"reasoning_content": delta.reasoning, "reasoning": delta.reasoning}
-        if delta.call is None:
-            return {"content": delta.content} if delta.content else {}
-        return {"tool_calls": [_call_delta(delta.call)]} if self._asked.welcome(delta.call) else {}
-
-
-def _call_delta(call: CallDelta) -> dict[str, Any]:
-    if call.name is None:
-        return {"index": call.index, "function": {"arguments": call.arguments}}
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"index": call.index, "id": call.id, "type": "function", "function": function}

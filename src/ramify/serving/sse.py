@@ -57,8 +57,8 @@ class EventStream(Response):
         self._ping_s = ping_s
         self._stall_s = stall_s
         self._active_at = time.monotonic()
-        self._sending = self._started = False
-        self._one_sends = asyncio.Lock()
+        self._sending = self._started = self._begun = False
+        self._beginning = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it, or leave when the client does."""
@@ -78,14 +78,20 @@ class EventStream(Response):
 
     async def _send(self, piece: bytes) -> None:
         self._sending = True
-        async with self._one_sends:
-            if not self._started:
+        if not self._begun:
+            await self._begin()
+        await self._raw_send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._sending, self._active_at = False, time.monotonic()
+
+    async def _begin(self) -> None:
+        """Send the head, once; a first event and a first comment may both want it."""
+        async with self._beginning:
+            if not self._begun:
                 self._started = True
                 await self._raw_send(
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )
-            await self._raw_send({"type": "http.response.body", "body": piece, "more_body": True})
-        self._sending, self._active_at = False, time.monotonic()
+                self._begun = True
 
     async def _watch(self) -> None:
         """Break a long silence; ends when the client has taken nothing for long."""

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from ramify.serving import sse
-from ramify.serving.chat import complete_chat, stream_chat
+from ramify.serving.chat import complete_chat
+from ramify.serving.chat_stream import stream_chat
 from ramify.serving.protocol.answers import ChatCompletion, documented
 from ramify.serving.protocol.chat import ChatRequest
 from ramify.serving.protocol.ids import new_id

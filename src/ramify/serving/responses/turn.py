@@ -76,7 +76,7 @@ async def chunks_of(server: Server, turn: Turn) -> AsyncGenerator[dict[str, Any]
     Raises:
         ApiError, RequestError, SamplingParamsError, EngineError: the chat cannot be served, or failed.
     """
-    from ramify.serving.chat import chat_chunks  # which is made of what takes a Server
+    from ramify.serving.chat_stream import chat_chunks  # which is made of what takes a Server
 
     async with aclosing(chat_chunks(server, turn.caller, turn.chat, turn.id)) as news:
         async for chunks in news:
