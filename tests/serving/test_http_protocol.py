@@ -16,7 +16,7 @@ from tests.serving.edge_server import exchange, is_error, listening, post, raw, 
 
 LIMITS = Limits(
     max_connections=40, max_header_bytes=8192, max_headers=50, header_timeout_s=0.3, keep_alive_s=1,
-    max_body_bytes=10_000, max_upload_bytes=50_000, body_timeout_s=0.3, stall_timeout_s=0.3,
+    max_body_bytes=10_000, max_upload_bytes=50_000, body_timeout_s=0.3, max_bodies_bytes=20_000, stall_timeout_s=0.3,
 )  # fmt: skip
 ENDLESS = 2**26
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -189,6 +189,17 @@ def test_bodies_are_json_as_it_stands(headers: dict[str, str], status: int, port
     response = post(f"{port}/echo", b"{}", headers)
     assert response.status_code == status
     assert status == 200 or is_error(response)
+
+
+def test_bodies_that_arrive_together_have_a_bound_too_and_give_their_room_back(port: str) -> None:
+    crowd = [raw(port) for _ in range(4)]
+    for each in crowd:
+        each.sendall(HEAD + b"Content-Length: 9000\r\n\r\n" + b"[" + b" " * 6000)  # the fourth is one too many
+    statuses = [status_of(read_answer(each)) for each in crowd]
+    for each in crowd:
+        each.close()
+    assert sorted(statuses) == [408, 408, 408, 503]
+    assert post(f"{port}/echo", b" " * 9000).status_code == 200
 
 
 def test_uploads_have_a_bound_of_their_own_and_are_forms(port: str) -> None:

@@ -14,6 +14,7 @@ import msgspec.structs
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
+from ramify.serving.api import metrics
 from ramify.serving.auth import Caller, digest_of, refused
 from ramify.serving.config import ServerConfig, is_loopback
 from ramify.serving.edge import LOOPBACK_NAMES, Edge, EdgeRules, SecurityHeaders
@@ -35,6 +36,7 @@ def create_admin_app(server: Server) -> FastAPI:
     app.state.server = server
     install_error_handlers(app, [router])
     app.include_router(router)
+    app.include_router(metrics.router)
     app.add_middleware(Edge, rules=admin_rules(server.config))
     app.add_middleware(SecurityHeaders)
     return app

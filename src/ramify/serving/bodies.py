@@ -54,6 +54,29 @@ def check_kind(content_type: str, encoding: str, upload: bool) -> None:
         raise ApiError(415, f"the body's Content-Type is {kind[:80]!r}: send {wanted}", code="unsupported_media_type")
 
 
+class Room:
+    """Memory for the bodies that are arriving, of all requests together.
+
+    Args:
+        bound: bytes.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Raises ApiError: 503, there is none left."""
+        if self._taken + size > self._bound:
+            headers = {"retry-after": "1", "connection": "close"}
+            raise ApiError(503, "too many long bodies are arriving: try again", code="bodies_full", headers=headers)
+        self._taken += size
+
+    def give_back(self, size: int) -> None:
+        """It is no longer held here."""
+        self._taken -= size
+
+
 class Body:
     """The body of one request, as it arrives.
 
@@ -61,10 +84,12 @@ class Body:
         receive: the ASGI callable under it.
         bound: bytes.
         limits: for its pace.
+        room: for what is held of it.
     """
 
-    def __init__(self, receive: Receive, bound: int, limits: Limits) -> None:
+    def __init__(self, receive: Receive, bound: int, limits: Limits, room: Room) -> None:
         self._receive = receive
+        self._room = room
         self._bound = bound
         self._grace_s = limits.body_timeout_s
         self._started_s = asyncio.get_running_loop().time()
@@ -89,15 +114,22 @@ class Body:
         """All of it; None if the client went away meanwhile.
 
         Raises:
-            ApiError: 408 or 413, as above.
+            ApiError: 408 or 413, as above; 503, too much is arriving.
         """
         parts: list[bytes] = []
-        while not self.complete:
-            message = await self.next()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message.get("body", b""))
-        return b"".join(parts)
+        held = 0
+        try:
+            while not self.complete:
+                message = await self.next()
+                if message["type"] == "http.disconnect":
+                    return None
+                part = message.get("body", b"")
+                self._room.take(len(part))
+                held += len(part)
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            self._room.give_back(held)
 
     async def discard(self) -> None:
         """Read on without keeping anything, so far as is reasonable."""

@@ -15,15 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ramify.serving.api.page import PAGE_PATHS
 from ramify.serving.auth import Caller, presented_token
-from ramify.serving.bodies import UPLOAD_PATHS, Body, check_json, check_kind, too_long
+from ramify.serving.bodies import UPLOAD_PATHS, Body, Room, check_json, check_kind, too_long
 from ramify.serving.config import ServerConfig, is_loopback
 from ramify.serving.errors import ApiError
 from ramify.serving.limits import Limits
 from ramify.serving.rates import RATE_HEADERS
 from ramify.serving.server import Server
 
-OPEN_PATHS = frozenset({"/health", "/ping", "/ready"}) | PAGE_PATHS
-"""What answers without a key: whether the server lives, and the files of its page, which are everybody's."""
+PROBES = frozenset({"/health", "/ping", "/ready"})
+"""Whether the server lives, in a word."""
+OPEN_PATHS = PROBES | PAGE_PATHS
+"""What answers without a key: the probes, and the files of the page, which are those of the package."""
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -66,6 +68,7 @@ class Edge:
     def __init__(self, app: ASGIApp, rules: EdgeRules) -> None:
         self._app = app
         self._rules = rules
+        self._room = Room(rules.limits.max_bodies_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or answer why not."""
@@ -119,7 +122,7 @@ class Edge:
             return receive
         limits, upload = self._rules.limits, scope["path"] in UPLOAD_PATHS
         bound = limits.max_upload_bytes if upload else limits.max_body_bytes
-        body = Body(receive, bound, limits)
+        body = Body(receive, bound, limits, self._room)
         if int(declared) > bound:
             if headers.get(b"expect", b"").lower() != b"100-continue":
                 await body.discard()

@@ -166,8 +166,9 @@ class Keys:
             await asyncio.sleep(REFRESH_S)
             try:
                 await self.refresh()
-            except RamifyError as error:
-                _log.error("the keys in the storage could not be read, those known stay: %s", error)
+            except Exception as error:
+                unforeseen = None if isinstance(error, RamifyError) else error
+                _log.error("the keys in the storage cannot be read, those known stay: %s", error, exc_info=unforeseen)
 
 
 async def create_key(

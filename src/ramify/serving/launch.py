@@ -19,7 +19,7 @@ import uvicorn
 from ramify.serving.admin import create_admin_app
 from ramify.serving.app import create_app
 from ramify.serving.config import ServerConfig, is_loopback
-from ramify.serving.edge import OPEN_PATHS
+from ramify.serving.edge import PROBES
 from ramify.serving.limits import Limits
 from ramify.serving.logs import set_up_logging
 from ramify.serving.server import Server
@@ -44,15 +44,18 @@ class Stop:
         asked: the first came: drain and end.
         forced: another one came: end now.
         code: of the exit; 0 unless somebody was cut off.
+        first: number of the first signal.
     """
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     forced: asyncio.Event = field(default_factory=asyncio.Event)
     code: int = 0
+    first: int = 0
 
     def signalled(self, number: int) -> None:
         """A signal came."""
         if not self.asked.is_set():
+            self.first = number
             self.asked.set()
         elif not self.forced.is_set():
             self.code = 128 + number
@@ -70,7 +73,9 @@ def launch(config: ServerConfig) -> int:
     logging.getLogger("ramify").handlers.clear()  # the command line's: from here on there is one log
     logging.getLogger("ramify").setLevel(logging.NOTSET)
     set_up_logging(config.log_format, config.log_level)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(
+        logging.ERROR
+    )  # what is no HTTP is answered; a line for each is a flood
     _raise_file_limit(config.limits)
     loop_factory = uvicorn.Config(create_app, loop="auto", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -88,7 +93,7 @@ async def _serve(config: ServerConfig) -> int:
         server = Server(config)
         stack.push_async_callback(server.close)
         if not await _unless(stop.asked, server.start()):
-            return 128 + signal.SIGTERM  # told to end before it was ready
+            return 128 + stop.first  # told to end before it was ready
         async with ports.open(server):
             _say_what_is_open(server, ports)
             await ports.run_until(stop.asked)
@@ -216,7 +221,7 @@ def _say_what_is_open(server: Server, ports: Ports) -> None:
         ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items()),
     )
     if server.keys.needed:
-        _log.info("a key is needed for everything but %s", " and ".join(sorted(OPEN_PATHS)))
+        _log.info("a key is needed for everything but %s and the files of the page", ", ".join(sorted(PROBES)))
     elif config.uds is None and not is_loopback(config.host):
         _log.warning("no key is set: whoever reaches %s may use this server; set one with --api-key", urls[0])
     else:

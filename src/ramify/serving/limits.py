@@ -30,6 +30,7 @@ class Limits:
     keep_alive_s: float = limit(30.0, "seconds that an idle connection is kept")
     max_body_bytes: int = limit(16 * 2**20, "body of a request that is not an upload")
     max_upload_bytes: int = limit(512 * 2**20, "body of an upload to /v1/files")
+    max_bodies_bytes: int = limit(512 * 2**20, "bodies that are arriving, together; further ones get 503")
     max_json_depth: int = limit(64, "nesting of lists and objects in a body")
     stall_timeout_s: float = limit(60.0, "seconds that a client may leave its answer unread before it is cut off")
     stream_ping_s: float = limit(15.0, "seconds of a stream's silence until a comment is sent to keep it open")
