@@ -71,9 +71,9 @@ class Guides:
             except RamifyError as error:
                 failed.append((sequence, error))
             except Exception as fault:
-                error = EngineError(f"the form of the answer cannot be read: {type(fault).__name__}: {fault}")
-                error.__cause__ = fault
-                failed.append((sequence, error))
+                broken = EngineError(f"the form of the answer cannot be read: {type(fault).__name__}: {fault}")
+                broken.__cause__ = fault
+                failed.append((sequence, broken))
             else:
                 for each in (sequence, *sequence.siblings):
                     each.guide = Guide(each.params, grammar, each.answer_start)
