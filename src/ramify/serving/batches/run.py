@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ramify.errors import StorageError
@@ -144,23 +144,27 @@ class BatchRun:
 
     async def _validate(self) -> None:
         request = self.batch.request
-        batches = self._storage.batches
         try:
             caller = self._server.keys.caller_named(request.caller)
         except ApiError as error:
-            self.batch = await batches.fail(self.batch, self._holder, [LineError("invalid_api_key", error.message)])
+            await self._fail([LineError("invalid_api_key", error.message)])
             return
         file = await self._storage.files.of_batch(request.input_file_id)
         if file is None:
-            gone = LineError("file_not_found", f"the file {request.input_file_id} is gone", param="input_file_id")
-            self.batch = await batches.fail(self.batch, self._holder, [gone])
+            gone = f"the file {request.input_file_id} is gone"
+            await self._fail([LineError("file_not_found", gone, param="input_file_id")])
             return
         check = InputCheck(request.endpoint, self._server.models.names(), caller, self._server.config.limits)
         await check.read(self._storage.files.read(file))
         if check.errors:
-            self.batch = await batches.fail(self.batch, self._holder, check.errors)
+            await self._fail(check.errors)
         else:
-            self.batch = await batches.begin(self.batch, self._holder, check.num_lines, check.model)
+            begin = self._storage.batches.begin
+            self.batch = await begin(self.batch, self._holder, check.num_lines, check.model)
+
+    async def _fail(self, errors: Sequence[LineError]) -> None:
+        self._last_step = True
+        self.batch = await self._storage.batches.fail(self.batch, self._holder, errors)
 
     async def _answer_lines(self) -> bool:
         """Answer what has no answer yet; whether every line has one now."""

@@ -171,8 +171,8 @@ class Batches:
 
         def work(session: Session) -> StoredBatch:
             row = held(session, batch, holder)
-            row.num_total, row.model = num_total, model
             if row.status == "validating":
+                row.num_total, row.model = num_total, model
                 move(row, "in_progress", self._clock())
             return record(row)
 
@@ -187,9 +187,10 @@ class Batches:
 
         def work(session: Session) -> StoredBatch:
             row = held(session, batch, holder)
-            row.errors_json = batch_rows.dump_errors(errors)
             if row.status == "validating":
+                row.errors_json = batch_rows.dump_errors(errors)
                 move(row, "failed", self._clock())
+                row.lease_holder = row.lease_expires_at = None
             return record(row)
 
         return await self._database.write(work)
