@@ -1,15 +1,16 @@
-"""Methods through the official client: every family, streamed and not; one answer here and in Python; budgets; refusals."""
+"""Methods through the official client: every family, streams, one answer here and in Python, budgets, refusals."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx2
 import pytest
-from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
+from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 from ramify import LLM
 from ramify.sampling import SamplingParams
@@ -64,7 +65,7 @@ def test_a_stream_tells_of_the_search_and_then_gives_the_same_answer(client: Ope
     assert text == whole.choices[0].message.content
     told = [chunk.model_extra["ramify"] for chunk in chunks if "ramify" in chunk.model_extra]
     events = [event for each in told[:-1] for event in each["events"]]
-    assert events[0]["type"] == "started" and events[-1]["type"] == "stopped"
+    assert [events[0]["type"], events[-1]["type"]] == ["started", "stopped"]
     assert {"grown", "scored", "reported"} <= {event["type"] for event in events}
     assert all("token_ids" not in event for event in events)
     assert told[-1]["answer"] == whole.model_extra["ramify"]["answer"]
@@ -133,11 +134,10 @@ def test_a_conversation_goes_to_the_method_whole(client: OpenAI) -> None:
 
 
 def test_a_text_completion_takes_a_method_too(client: OpenAI) -> None:
-    answer = client.completions.create(
-        model="nano@best-of-n:n=3,tokens=800", prompt=f"{QUESTION}\n", seed=1, logprobs=1
-    )
+    call: Any = {"model": "nano@best-of-n:n=3,tokens=800", "prompt": f"{QUESTION}\n", "seed": 1}
+    answer = client.completions.create(**call, logprobs=1)
     assert len(answer.choices[0].logprobs.tokens) == answer.usage.completion_tokens_details.model_extra["answer_tokens"]
-    chunks = list(client.completions.create(model="nano@best-of-n:n=3", prompt=f"{QUESTION}\n", seed=1, stream=True))
+    chunks = list(client.completions.create(**call, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == answer.choices[0].text
     assert chunks[-1].model_extra["ramify"]["num_candidates"] == 3
 
@@ -147,7 +147,8 @@ def test_candidates_are_given_on_request_and_the_best_is_marked(client: OpenAI) 
     answer = client.chat.completions.create(model="nano", messages=ASKED, seed=4, extra_body=asked)
     candidates = answer.model_extra["ramify"]["candidates"]
     best = [each for each in candidates if each["best"]]
-    assert len(candidates) == 3 and [each["text"] for each in best] == [answer.choices[0].message.content]
+    assert len(candidates) == 3
+    assert [each["text"] for each in best] == [answer.choices[0].message.content]
     assert best[0]["score"] == max(each["score"] for each in candidates) == answer.model_extra["ramify"]["score"]
 
 
@@ -163,19 +164,21 @@ def test_a_run_without_a_seed_says_which_it_took(client: OpenAI) -> None:
 def test_a_small_budget_gives_the_best_so_far(client: OpenAI) -> None:
     answer = client.chat.completions.create(model="nano@self-consistency:n=16,tokens=60", messages=ASKED, seed=1)
     told = answer.model_extra["ramify"]
-    assert told["stop_reason"] == "budget" and told["ledger"]["total_tokens"] <= 60
+    assert told["stop_reason"] == "budget"
+    assert told["ledger"]["total_tokens"] <= 60
     assert answer.choices[0].message.content
     nothing = client.chat.completions.create(model="nano@best-of-n:n=4,tokens=1", messages=ASKED, seed=1)
     assert (nothing.choices[0].finish_reason, nothing.choices[0].message.content) == ("length", "")
 
 
 def test_a_run_out_of_time_gives_the_best_so_far(client: OpenAI) -> None:
-    slow: Any = {"model": "nano@doubling:n=256,tokens=200000,temperature=2", "messages": ASKED}
-    answer = client.chat.completions.create(**slow, extra_body={"timeout": 1.5}, timeout=30)
+    slow: Any = {"model": "nano@doubling:n=256,ignore_eos=true,max_tokens=100", "messages": ASKED}
+    for timeout in (1, 4, 16):  # until the first answer fits: how fast this machine is does not matter
+        with suppress(APIStatusError):
+            answer = client.chat.completions.create(**slow, extra_body={"timeout": timeout})
+            break
     assert answer.model_extra["ramify"]["stop_reason"] == "deadline"
-    limited = {"ramify": {"budget": {"seconds": 0.7}}}
-    slow["model"] = "nano@doubling:n=256,temperature=2"
-    assert client.chat.completions.create(**slow, extra_body=limited).model_extra["ramify"]["stop_reason"] == "budget"
+    assert answer.choices[0].message.content
 
 
 @pytest.mark.parametrize(
@@ -183,32 +186,17 @@ def test_a_run_out_of_time_gives_the_best_so_far(client: OpenAI) -> None:
     [
         ({"model": "nano@best-of-m"}, "did you mean 'best-of-n'", "model"),
         ({"model": "nano", "ramify": {"strategy": "beam:n=4,mm=2"}}, "did you mean 'm'", "ramify.strategy"),
-        (
-            {"model": "nano@best-of-n:n=4,scorer=my-prm"},
-            "needs a reward model, and 'my-prm' is none here",
-            "ramify.scorer",
-        ),
+        ({"model": "nano@best-of-n:scorer=my-prm"}, "needs a reward model, and 'my-prm' is none", "ramify.scorer"),
         ({"model": "nano@best-of-n", "ramify": {"scorer": "nano"}}, "'nano' is none here", "ramify.scorer"),
         ({"model": "nano@cascade:cheaper=tiny"}, "needs a model that answers, and 'tiny' is none here", "model"),
         ({"model": "nano@best-of-n", "n": 2}, "n=2 does not work with a method", "n"),
-        (
-            {"model": "nano@best-of-n:temperature=1", "temperature": 0.5},
-            "temperature is given in the body and",
-            "temperature",
-        ),
+        ({"model": "nano@best-of-n:top_p=0.5", "top_p": 0.7}, "top_p is given in the body and", "top_p"),
         ({"model": "nano@best-of-n:n=300"}, "this server allows 256 at most", "model"),
-        (
-            {"model": "nano", "ramify": {"strategy": "best-of-n", "budget": {"dollars": 1}}},
-            "has no prices",
-            "ramify.budget",
-        ),
-        (
-            {"model": "nano", "ramify": {"strategy": "best-of-n", "branch_key": "0" * 32}},
-            "names the draws of a plain",
-            None,
-        ),
-        ({"model": "nano", "ramify": {"strategy": "best-of-n", "budgett": 3}}, "budgett", "ramify.budgett"),
-        ({"model": "nano", "ramify": {"strategy": "best-of-n", "params": {"n": [4]}}}, "ramify.params", None),
+        ({"model": "nano@beam", "ramify": {"budget": {"dollars": 1}}}, "has no prices", "ramify.budget"),
+        ({"model": "nano@beam", "ramify": {"branch_key": "0" * 32}}, "names the draws of a plain call", None),
+        ({"model": "nano@beam", "ramify": {"budgett": 3}}, "budgett", "ramify.budgett"),
+        ({"model": "nano@beam", "ramify": {"params": {"n": [4]}}}, "ramify.params", None),
+        ({"model": "nano@budget-forcing", "response_format": {"type": "json_object"}}, "text of its own", "model"),
     ],
 )
 def test_what_cannot_run_is_refused_before_the_first_token(
@@ -237,11 +225,7 @@ def test_methods_are_listed_with_their_options(url: str) -> None:
     by_name = {entry["id"]: entry for entry in listed["data"]}
     best = by_name["best-of-n"]
     assert best["params"]["properties"]["n"] == {"type": "integer", "description": "answers to draw.", "default": 16}
-    assert (best["docs"], best["reward_models"], best["trade"]) == (
-        "techniques/best-of-n.md",
-        ["nano-prm"],
-        "approximate",
-    )
+    assert (best["docs"], best["reward_models"]) == ("techniques/best-of-n.md", ["nano-prm"])
     assert all("description" in option for entry in listed["data"] for option in entry["params"]["properties"].values())
     assert httpx2.get(f"{url}/v1/strategies/beam").json() == by_name["beam"]
     assert "did you mean 'beam'" in httpx2.get(f"{url}/v1/strategies/baem").text
@@ -249,9 +233,8 @@ def test_methods_are_listed_with_their_options(url: str) -> None:
 
 def test_the_document_of_the_api_describes_the_field(url: str) -> None:
     document = httpx2.get(f"{url}/openapi.json").json()
-    assert {"strategy", "params", "budget", "scorer"} <= set(
-        document["components"]["schemas"]["RamifyField"]["properties"]
-    )
+    described = document["components"]["schemas"]["RamifyField"]["properties"]
+    assert {"strategy", "params", "budget", "scorer"} <= set(described)
 
 
 def test_a_stored_trace_is_the_run_event_by_event(client: OpenAI, url: str, tmp_path: Any) -> None:

@@ -19,6 +19,7 @@ from ramify.serving.model_memory import Kind
 from ramify.serving.models import Models
 from ramify.strategies.kernel.budget import Budget, Prices
 from ramify.strategies.needed_models import other_models, reward_models
+from ramify.strategies.particles.smc_steering import SmcSteering
 from ramify.strategies.programs.archon_layers import CodeTests
 from ramify.strategies.registry import Strategy
 
@@ -74,6 +75,15 @@ def budget_of(asked: Requested, limits: Limits, prices: Prices | None, seconds: 
     times = [time for time in (asked.limits.get("seconds"), seconds) if time is not None]
     cap = limits.max_method_tokens if tokens is None else int(tokens)
     return Budget(cap, min(times, default=None), dollars, prices or Prices())
+
+
+def check_form(asked: Requested, strategy: Strategy) -> None:
+    """Raises ApiError: 400, the answer is to have a form that the method itself would break."""
+    forces = getattr(strategy, "end_think", "") or getattr(strategy, "answer_suffix", "")
+    if strategy.sampling.structured_outputs is not None and (forces or isinstance(strategy, SmcSteering)):
+        own = "a constraint" if isinstance(strategy, SmcSteering) else "text"
+        message = f"{asked.name} puts {own} of its own on the answer, which breaks the form that the call asks for"
+        raise ApiError(400, f"{message}: leave out one of the two", param=asked.place)
 
 
 def check_models(asked: Requested, strategy: Strategy, model: str, models: Models, caller: Caller) -> None:

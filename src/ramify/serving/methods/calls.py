@@ -48,6 +48,9 @@ def method_run(
     if isinstance(body, CompletionRequest) and len(body.prompts()) > 1:
         message = f"{len(body.prompts())} prompts with a method do not work: send one prompt a request"
         raise ApiError(400, message, param="prompt")
+    if body.ramify is not None and body.ramify.branch_key is not None:
+        message = "ramify.branch_key names the draws of a plain call: leave it out with a method"
+        raise ApiError(400, message, param="ramify.branch_key")
     told = _told_chat(body, prompt) if isinstance(body, ChatRequest) else _told_text(model, prompt)
     return MethodRun(server, model, asked, prompt, told, params, _given(body), call)
 

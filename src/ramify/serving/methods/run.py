@@ -23,7 +23,7 @@ from ramify.scoring.problem import Problem
 from ramify.serving.admission import Work
 from ramify.serving.errors import ApiError
 from ramify.serving.generation import Call, Place, admitted, ran
-from ramify.serving.methods.bounds import budget_of, check_bounds, check_models, width
+from ramify.serving.methods.bounds import budget_of, check_bounds, check_form, check_models, width
 from ramify.serving.methods.progress import Watch
 from ramify.serving.methods.request import Requested
 from ramify.serving.methods.traces import TraceStore
@@ -32,7 +32,6 @@ from ramify.serving.prompts import GivenPrompt
 from ramify.serving.server import Server
 from ramify.strategies.kernel.budget import Budget
 from ramify.strategies.kernel.result import Result
-from ramify.strategies.kernel.runtime import solve
 from ramify.strategies.kernel.trace import AnyEvent
 from ramify.strategies.needed_models import other_models, reward_models
 from ramify.strategies.registry import DEFAULT_SAMPLING
@@ -91,6 +90,7 @@ class MethodRun:
         self.trace_id: str | None = None
         self.stop_reason = ""
         check_bounds(asked, self.strategy, server.config.limits)
+        check_form(asked, self.strategy)
         check_models(asked, self.strategy, model.name, server.models, call.caller)
         self._budget = budget_of(asked, server.config.limits, None, None)
         self._server = server
@@ -176,7 +176,7 @@ class MethodRun:
         async with backend_of as backend:
             self._solving = True
             try:
-                result = await solve(
+                result = await self._server.methods.solve(
                     strategy, problem, backend, budget=budget, seed=self.seed, equivalence=self.asked.equivalence,
                     listener=listen, cancel=self._cancel,
                 )  # fmt: skip

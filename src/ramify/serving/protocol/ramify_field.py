@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from ramify.errors import RequestError
 from ramify.randomness import BranchKey
 from ramify.serving.protocol.api_model import ApiModel
 
@@ -50,7 +49,7 @@ class RamifyField(ApiModel):
         None, description="In place of the body's seed."
     )
     candidates: bool = Field(False, description="Give all answers that the choice was made among.")
-    trace: bool = Field(False, description="Store the run's events; /v1/traces/{id} gives them.")
+    trace: bool = Field(False, description="Store the run's events; /v1/traces/{id}/content gives them.")
     events: bool = Field(True, description="Progress events in a stream.")
     branch_key: Hex128 | None = Field(
         None, description="Without a strategy: names the branch that the draws belong to, as a local run would."
@@ -59,13 +58,7 @@ class RamifyField(ApiModel):
 
     @property
     def key(self) -> BranchKey | None:
-        """The key of the branch that is continued.
-
-        Raises:
-            RequestError: a method has branches of its own.
-        """
+        """The key of the branch that is continued."""
         if self.branch_key is None:
             return None
-        if self.strategy is not None:
-            raise RequestError("ramify.branch_key names the draws of a plain call; leave it out with a strategy")
         return BranchKey(int(self.branch_key[:16], 16), int(self.branch_key[16:], 16))

@@ -15,10 +15,13 @@ def model_vocabulary(context: Context) -> Vocabulary:
     Raises:
         CapabilityError: the backend does not tell.
     """
+    from ramify.backends.cross_loop import CrossLoopBackend
     from ramify.backends.local import LocalBackend  # with torch, for which listing the methods need not wait
     from ramify.backends.toy import ToyBackend
 
     backend = context._backend
+    if isinstance(backend, CrossLoopBackend):
+        backend = backend.inner
     if isinstance(backend, LocalBackend):
         return Vocabulary.of(backend.tokenizer, backend.engine.model_config.eos_token_ids)
     if isinstance(backend, ToyBackend):

@@ -6,6 +6,7 @@ answer with the highest expected similarity under it has the least expected loss
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,12 @@ class MinimumBayesRisk(Method):
     async def run(self, problem: Problem, context: Context) -> Result:
         """Draw and compare."""
         answers = await context.extend([await context.root()], self.n)
-        best, gains = mbr(ballots_of(answers, context), measure_of(self.similarity))
+        ballots, measure = ballots_of(answers, context), measure_of(self.similarity)
+        rows = []
+        for place in range(len(ballots)):
+            rows.append(similarities_of(place, ballots, measure))
+            await asyncio.sleep(0)  # a deadline and a cancel are heard between the rows
+        best, gains = least_risk(ballots, np.array(rows, dtype=np.float64).reshape(len(ballots), len(ballots)))
         return context.result(answers, best, weights=gains)
 
 
@@ -66,11 +72,14 @@ def mbr(ballots: Sequence[Ballot], measure: Similarity) -> tuple[int | None, Flo
 
 def similarities(ballots: Sequence[Ballot], measure: Similarity) -> FloatArray:
     """All of them, [answer, reference]; the diagonal is 0, since an answer does not speak for itself."""
-    found = [
-        [0.0 if i == j else measure(answer, reference) for j, reference in enumerate(ballots)]
-        for i, answer in enumerate(ballots)
-    ]
+    found = [similarities_of(place, ballots, measure) for place in range(len(ballots))]
     return np.array(found, dtype=np.float64).reshape(len(ballots), len(ballots))
+
+
+def similarities_of(place: int, ballots: Sequence[Ballot], measure: Similarity) -> list[float]:
+    """Of one answer to each reference."""
+    answer = ballots[place]
+    return [0.0 if place == i else measure(answer, reference) for i, reference in enumerate(ballots)]
 
 
 def least_risk(ballots: Sequence[Ballot], matrix: FloatArray) -> tuple[int | None, FloatArray]:
