@@ -86,7 +86,7 @@ export async function strategies(): Promise<StrategyCard[]> {
 }
 
 export async function traceOf(id: string): Promise<string> {
-  return (await call(`v1/traces/${encodeURIComponent(id)}`)).text();
+  return (await call(`v1/traces/${encodeURIComponent(id)}/content`)).text();
 }
 
 /** Ask, and hear of the search and of the answer as they come. Aborting the signal cancels every branch. */
