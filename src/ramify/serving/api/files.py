@@ -43,7 +43,7 @@ async def list_files(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
     order: Order = "desc",
-    purpose: str | None = None,
+    purpose: Annotated[str | None, Query(pattern="^[a-z_-]{1,64}$")] = None,
 ) -> dict[str, Any]:
     """The caller's files."""
     page = await server.storage.files.list(caller.owner, after=after, limit=limit, order=order, purpose=purpose)

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from ramify.serving.server import Server
 
 _log = logging.getLogger(__name__)
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
-"""What the lines of a batch may ask for."""
-SEEDED = ("/v1/chat/completions", "/v1/completions")
+SEEDED = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 """Endpoints whose requests have a seed."""
 ATTEMPTS = 5
 """A line on which the engine fails so often goes to the error file: it may be what brings the engine down."""
