@@ -1,8 +1,8 @@
 """Throughput of `ramify serve` at many streams at once, as a share of the offline engine on the same work.
 
-Both get the same prompts with the same seeds and draw the same tokens. They take turns, a process each, so that a change
-of the machine's load hits both; the result is the median and the range of the ratios of neighbouring runs. The client
-shares the machine with the server, so it only counts bytes: one thread, plain sockets, no JSON.
+Both get the same prompts with the same seeds and draw the same tokens. They take turns, a process each, so that a
+change of the machine's load hits both; the result is the median and the range of the ratios of neighbouring runs. The
+client shares the machine with the server, so it only counts bytes: one thread, plain sockets, no JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,18 +95,14 @@ def offline(model: str, threads: int) -> None:
 
 
 class Client:
-    """Streams of one server, over connections that stay open.
+    """Streams of one server, each over a connection of its own.
 
     Attributes:
         bytes, reads: what came in the last run.
     """
 
-    def __init__(self, port: int, streams: int) -> None:
-        self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(streams)]
-        self._selector = selectors.DefaultSelector()
-        for each in self._sockets:
-            each.setblocking(False)
-            self._selector.register(each, selectors.EVENT_READ)
+    def __init__(self, port: int) -> None:
+        self._port = port
         self.bytes = self.reads = 0
 
     def run(self, requests: list[dict[str, Any]], extra: dict[str, Any]) -> float:
@@ -118,33 +114,32 @@ class Client:
         heads = []
         for request in requests:
             body = json.dumps({**request, "model": "model", "stream": True, **extra}).encode()
-            head = f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+            head = "POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
             heads.append(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self.bytes = self.reads = 0
-        tails = {each: b"" for each in self._sockets}
-        started = time.perf_counter()
-        for each, head in zip(self._sockets, heads, strict=True):
-            each.send(head)
-        left = len(self._sockets)
-        while left:
-            for key, _ in self._selector.select():
-                data = key.fileobj.recv(_READ_BYTES)
-                if not data:
-                    raise RuntimeError(f"the server closed a stream after {tails[key.fileobj]!r}")
-                self.bytes += len(data)
-                self.reads += 1
-                tails[key.fileobj] = tail = (tails[key.fileobj] + data)[-64:]
-                if tail.endswith(_END):
-                    if b"[DONE]" not in tail:
-                        raise RuntimeError(f"a stream ended with {tail!r}")
-                    left -= 1
-        return time.perf_counter() - started
+        with selectors.DefaultSelector() as selector, ExitStack() as stack:
+            started = time.perf_counter()
+            for head in heads:
+                stream = stack.enter_context(socket.create_connection(("127.0.0.1", self._port)))
+                stream.send(head)
+                stream.setblocking(False)
+                selector.register(stream, selectors.EVENT_READ, bytearray())
+            while selector.get_map():
+                for key, _ in selector.select():
+                    self._read(selector, key)
+            return time.perf_counter() - started
 
-    def close(self) -> None:
-        """Hang up."""
-        self._selector.close()
-        for each in self._sockets:
-            each.close()
+    def _read(self, selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+        data = key.fileobj.recv(_READ_BYTES)
+        self.bytes += len(data)
+        self.reads += 1
+        tail = key.data
+        tail += data
+        del tail[:-64]
+        if tail.endswith(_END):
+            selector.unregister(key.fileobj)
+        if not data or (tail.endswith(_END) and b"[DONE]" not in tail):
+            raise RuntimeError(f"a stream ended with {bytes(tail)!r}")
 
 
 def free_port() -> int:
@@ -196,7 +191,7 @@ def compare(model: str, options: argparse.Namespace) -> dict[str, Any]:
     rates: dict[str, list[float]] = {"offline": [], "server": []}
     tokens = options.streams * options.max_tokens
     with server(model, options.threads, options.log) as (port, front):
-        client = Client(port, options.streams)
+        client = Client(port)
         parts = {"offline": other.process, "front": front, "engine": front.children()[0], "client": psutil.Process()}
         used = dict.fromkeys(parts, 0.0)
         for number in range(-1, options.pairs):  # the first is for warming up
@@ -208,7 +203,6 @@ def compare(model: str, options: argparse.Namespace) -> dict[str, Any]:
                     used[name] += cpu_seconds(part) - before[name]
                 rates["offline"].append(tokens / alone_s)
                 rates["server"].append(tokens / served_s)
-        client.close()
     other.close()
     ratios = [ours / theirs for ours, theirs in zip(rates["server"], rates["offline"], strict=True)]
     return {
@@ -216,9 +210,7 @@ def compare(model: str, options: argparse.Namespace) -> dict[str, Any]:
         "streams": options.streams,
         "max_tokens": options.max_tokens,
         "tokens_per_second": {name: summary(values) for name, values in rates.items()},
-        "cpu_ms_per_token": {
-            name: round(1000 * seconds / tokens / options.pairs, 4) for name, seconds in used.items()
-        },
+        "cpu_ms_per_token": {name: round(1000 * seconds / tokens / options.pairs, 4) for name, seconds in used.items()},
         "reads_per_token": round(client.reads / tokens, 3),
         "share_of_offline": summary(ratios),
     }
