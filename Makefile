@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint docs examples models bench setup clean
+.PHONY: demo test lint docs examples models bench web setup clean
 
 demo: $(VENV)/.core ## the main job: methods compared at equal compute on the bundled models
 	$(BIN)/ramify demo
@@ -29,6 +29,9 @@ models: $(VENV)/.dev ## train the bundled models anew (hours; resumes where it s
 
 bench: $(VENV)/.dev $(VENV)/.bench ## speed, side by side with peers
 	$(BIN)/python -m benchmarks
+
+web: ## the page and the viewer, from web/ into the package
+	cd web && npm ci --no-fund --no-audit && npm run check && npm run build
 
 setup: $(VENV)/.dev $(VENV)/.docs ## everything a developer needs
 

@@ -1,3 +1,6 @@
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { defineConfig, type Plugin } from "vite";
 
 const OUT = "../src/ramify/serving/page";
@@ -26,11 +29,25 @@ function inline(): Plugin {
   };
 }
 
+/** Notes the sources that were built, so that a test can tell where the package holds something else than they make. */
+function stamp(): Plugin {
+  const inputs = ["index.html", "viewer.html", "package-lock.json", "vite.config.ts"];
+  const files = [...inputs, ...readdirSync("src", { recursive: true, encoding: "utf8" }).map((name) => join("src", name))];
+  return {
+    name: "stamp",
+    closeBundle() {
+      const digest = createHash("sha256");
+      for (const file of files.filter((name) => /\.\w+$/u.test(name)).sort()) digest.update(`${file}\n`).update(readFileSync(file));
+      writeFileSync(`${OUT}/built-from.sha256`, `${digest.digest("hex")}\n`);
+    },
+  };
+}
+
 export default defineConfig(({ mode }) => {
   const viewer = mode === "viewer";
   return {
     base: "./",
-    plugins: viewer ? [inline()] : [],
+    plugins: viewer ? [inline(), stamp()] : [],
     build: {
       target: "es2022",
       outDir: viewer ? OUT : `${OUT}/static`,

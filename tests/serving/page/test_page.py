@@ -1,4 +1,4 @@
-"""The page in a real browser, over the real server: ask, watch, stop, compare, reload, lose the server, find it again."""
+"""The page in a real browser, over the real server: ask, watch, stop, compare, reload, lose the server, find it."""
 
 from __future__ import annotations
 
