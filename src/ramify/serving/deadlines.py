@@ -76,14 +76,18 @@ async def until(deadline: Deadline | None, stream: AsyncGenerator[T]) -> AsyncGe
         ApiError: 408 or 504, the deadline passed before its end.
     """
     try:
+        if deadline is None:
+            async for item in stream:
+                yield item
+            return
         while True:
             try:
-                async with asyncio.timeout(None if deadline is None else deadline.left_s) as limit:
+                async with asyncio.timeout(deadline.left_s) as limit:
                     item = await anext(stream)
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                if deadline is None or not limit.expired():
+                if not limit.expired():
                     raise
                 raise deadline.missed() from None
             yield item
