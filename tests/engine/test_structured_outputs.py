@@ -64,9 +64,9 @@ def request(form: dict[str, object] | None, seed: int = 0, length: int = 20, kee
 
 
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("temperature", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_every_answer_keeps_its_form(name: str, temperature: float, tokenizer: Tokenizer) -> None:
-    for result in run(engine(), *(request(FORMS[name], seed, n=2, temperature=temperature) for seed in range(3))):
+    for result in run(engine(), *(request(FORMS[name], seed, n=2, temperature=temperature) for seed in range(2))):
         text = tokenizer.decode(result.tokens)
         if name != "ebnf" or result.reason == "stop":  # greedily, its recursion need not end
             assert result.reason == "stop", text
@@ -93,7 +93,7 @@ def test_n_answers_are_the_branches_one_by_one() -> None:
     assert len({tuple(result.tokens) for result in forked}) == 4
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(cuts=st.lists(st.integers(1, 9), min_size=1, max_size=6), seed=st.integers(0, 3))
 def test_an_answer_that_is_parked_and_forked_on_the_way_is_still_one_answer(cuts: list[int], seed: int) -> None:
     tokenizer = load_tokenizer(checkpoint("llama2"))
@@ -353,7 +353,7 @@ def test_parameters_that_contradict_a_form_are_refused() -> None:
 
 
 def test_llm_generates_to_a_form_and_refuses_a_bad_one_before_anything_runs() -> None:
-    with LLM(resolve_model("nano")) as llm:
+    with LLM(resolve_model("nano"), num_kv_blocks=64) as llm:
         params = SamplingParams(structured_outputs=StructuredOutputsParams(json=SCHEMA), max_tokens=200, n=2, seed=1)
         (output,) = llm.generate("A person:", params, use_tqdm=False)
         assert all(kept("json", completion.text) for completion in output.outputs)
