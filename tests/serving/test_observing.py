@@ -81,6 +81,11 @@ async def test_a_server_shows_what_it_does_in_log_metrics_and_traces_and_never_w
             for wrong in ("0", "-5", "soon", "1e3", "9" * 30):
                 refused = await http.post("/v1/completions", json=ENDLESS, headers={"X-Request-Timeout-Ms": wrong})
                 assert refused.status_code == 400
+            headers = {"X-Request-Id": "voted"}
+            voted = await http.post(
+                "/v1/chat/completions", json={**CHAT, "model": "nano@self-consistency:n=2"}, headers=headers
+            )
+            assert voted.status_code == 200, voted.text
             missing = await http.get("/v1/nothing")
             assert missing.status_code == 404
             for _ in range(200):
@@ -102,7 +107,7 @@ async def test_a_server_shows_what_it_does_in_log_metrics_and_traces_and_never_w
     assert (line["prompt_tokens"], line["generated_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
     assert line["arrived_at"] < line["first_token_at"] <= line["last_token_at"] <= line["ended_at"]
     assert line["ttft_s"] == pytest.approx(line["first_token_at"] - line["arrived_at"], abs=1e-5)
-    assert [each["status"] for each in lines] == [200, 200, 408, late.status_code, *[400] * 5, 404]
+    assert [each["status"] for each in lines] == [200, 200, 408, late.status_code, *[400] * 5, 200, 404]
     assert [each.get("code") for each in lines[2:4]] == ["deadline_exceeded"] * 2
     assert all(each["route"] != "/metrics" for each in lines)
 
@@ -111,12 +116,26 @@ async def test_a_server_shows_what_it_does_in_log_metrics_and_traces_and_never_w
     assert drawn == stats.generation_tokens >= seen["vllm:request_generation_tokens_sum", (nano,)]
     assert seen["vllm:time_to_first_token_seconds_count", (nano,)] >= 2
     chat = (("method", "POST"), ("route", "/v1/chat/completions"), ("status", "200"))
-    assert seen["ramify:http_requests_total", chat] == 2
+    assert seen["ramify:http_requests_total", chat] == 3
     assert seen["ramify:http_requests_total", (("method", "GET"), ("route", "unmatched"), ("status", "404"))] == 1
     assert seen["ramify:deadlines_missed_total", (("deadline", "client"), nano)] == 2
     assert seen["ramify:http_requests_in_flight", ()] == 1  # the scrape itself
 
+    ledger, run = voted.json()["ramify"]["ledger"], lines[-2]
+    assert (run["request_id"], run["strategy"], run["finish"]) == ("voted", "self-consistency", "finished")
+    assert (run["prompt_tokens"], run["generated_tokens"]) == (ledger["prompt"], ledger["generated"])
+    vote = (nano, ("purse", "generated"), ("strategy", "self-consistency"))
+    plain = (nano, ("purse", "generated"), ("strategy", "none"))
+    assert seen["ramify:strategy_tokens_total", vote] == ledger["generated"] > 0
+    assert seen["ramify:strategy_tokens_total", plain] == seen["vllm:request_generation_tokens_sum", (nano,)]
+    stopped = (nano, ("stop_reason", "finished"), ("strategy", "self-consistency"))
+    assert seen["ramify:strategy_runs_total", stopped] == 1
+
     finished = spans.get_finished_spans()
+    (strategy,) = (span for span in finished if span.name == "strategy self-consistency")
+    (parent,) = (span for span in finished if span.attributes.get("ramify.request_id") == "voted")
+    assert strategy.parent.span_id == parent.context.span_id
+    assert strategy.attributes["ramify.ledger.generated"] == ledger["generated"]
     (request,) = (span for span in finished if span.attributes.get("ramify.request_id") == "mine-1")
     assert format(request.context.trace_id, "032x") == trace
     assert request.parent is not None
