@@ -1,15 +1,15 @@
 """Running strategies: budgets, deadlines, cancels, many problems, and what a method may do through its context."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.errors import BudgetExhausted, ConfigError, PromptTooLongError, ScorerError
-from ramify.sampling import SamplingParams
+from ramify.errors import BudgetExhausted, ConfigError, PromptTooLongError, RequestError, ScorerError
+from ramify.sampling import SamplingParams, StructuredOutputsParams
 from ramify.scoring import Problem, ProcessReward
 from ramify.strategies import Budget, Context, Method, Prices, SelfConsistency, Trace, parse_strategy, solve, solve_many
 from ramify.strategies.kernel.trace import Asked, Cut
@@ -344,3 +344,39 @@ def test_an_error_inside_a_method_is_raised_and_frees_everything():
 def test_a_method_that_reads_log_probabilities_gives_as_many_as_the_caller_asked_for():
     result = run(SelfConsistency(n=2, sampling=SamplingParams(max_tokens=None, logprobs=2)))
     assert [len(detail.top) for detail in result.best.details] == [2] * len(result.best.tokens)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [("xy", "xy"), ([{"role": "system", "content": "z"}, {"role": "user", "content": "xy"}], "xy"), ([0, 1], "")],
+)
+def test_a_trace_shows_what_was_asked_in_any_form(prompt, shown):
+    events = []
+    with suppress(RequestError):  # the toy model has no chat
+        run("sample", problem=Problem("p", prompt), listener=events.append)
+    assert events[0].prompt == shown
+
+
+def test_judges_and_probes_are_not_held_to_the_form_of_answers():
+    form = StructuredOutputsParams(regex="a+")
+    drawn = []
+
+    async def body(context):
+        root = await context.root()
+        [node] = await context.extend([root], max_tokens=1)
+        for purse in ("program", "verifier"):
+            await context.ask("xy", purse, max_tokens=1)
+        await context.probe([node], (0,), 1)
+        return context.result([node], 0)
+
+    class Recording(type(toy_backend())):
+        async def extend(self, node, params, *rest):
+            drawn.append(params.structured_outputs)
+            async with aclosing(super().extend(node, params.with_(structured_outputs=None), *rest)) as nodes:
+                async for each in nodes:
+                    yield each
+
+    backend = toy_backend()
+    backend.__class__ = Recording
+    run(Written(body=body, sampling=SamplingParams(max_tokens=None, structured_outputs=form)), backend)
+    assert drawn == [form, form, None, None]

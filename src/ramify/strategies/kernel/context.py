@@ -47,6 +47,8 @@ from ramify.strategies.kernel.trace import (
 from ramify.strategies.steps import StepSplitter
 
 Order = Literal["launch", "finish"]
+_FREE: dict[str, Any] = {"structured_outputs": None}
+"""What a judge or a probe says is no answer, and has not the form that answers are to have."""
 FINISH_ORDER = "answers were taken as they finished: the result depends on timing and favours short ones"
 
 
@@ -222,7 +224,7 @@ class Context:
             forks = await self._together(map(self._backend.append, bare, [ids] * len(nodes), keys))
             wishes: list[Wish] = []
             for fork in forks:
-                limits = {"max_tokens": fork.num_tokens + max_tokens, **sampling}
+                limits = {"max_tokens": fork.num_tokens + max_tokens, **_FREE, **sampling}
                 wishes += self._branches.wishes([fork], 1, None, None, limits)
             drawn = await self._drawing.all(wishes)
         finally:
@@ -270,7 +272,8 @@ class Context:
             key = self._key.named("ask").child(self._num_asked)
             self._num_asked += 1
             root = self._branches.live[key] = await self._backend.root(prompt, key, meter, model)
-            wishes += self._branches.wishes([root], 1, None, None, sampling)
+            form = {} if purse == "program" else _FREE
+            wishes += self._branches.wishes([root], 1, None, None, {**form, **sampling})
         answers = await self._drawing.all(wishes)
         for answer in answers:
             self.emit(Asked(purse, answer.text, answer.num_new_tokens, self.number(answer)))

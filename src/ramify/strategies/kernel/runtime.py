@@ -10,8 +10,10 @@ from typing import Any
 from ramify.backends.base import Backend, require
 from ramify.errors import BudgetExhausted, ConfigError
 from ramify.randomness import BranchKey
+from ramify.sampling import Prompt
 from ramify.scoring.equivalence import Equivalence, MarkedAnswer
 from ramify.scoring.problem import Problem
+from ramify.scoring.prompts import content_text, text_or_messages
 from ramify.strategies.kernel.budget import Budget
 from ramify.strategies.kernel.context import Context
 from ramify.strategies.kernel.result import Result, StopReason
@@ -54,8 +56,7 @@ async def solve(
     equivalence = equivalence or MarkedAnswer()
     suffix, reserve = _forced_answer(strategy, budget)
     context = Context(problem, backend, key, strategy.sampling, budget, equivalence, listener, reserve)
-    prompt = problem.prompt if isinstance(problem.prompt, str) else ""
-    context.emit(Started(problem.id, describe(strategy), seed, prompt))
+    context.emit(Started(problem.id, describe(strategy), seed, _shown(problem.prompt)))
     run = asyncio.create_task(strategy.run(problem, context))
     try:
         stopped = await _stopped_by(run, budget.seconds, cancel)
@@ -134,6 +135,14 @@ async def solve_many(
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     return results
+
+
+def _shown(prompt: Prompt) -> str:
+    """What a trace shows of a prompt: its text, or the last message's; nothing of token ids."""
+    said = text_or_messages(prompt)
+    if said is None or isinstance(said, str):
+        return said or ""
+    return content_text(said[-1])
 
 
 async def _stopped_by(
