@@ -71,7 +71,7 @@ async def answer_body(llm: AsyncLLM, name: str, body: Body, request_id: str) -> 
 
 async def _chat(model: ServedModel, body: ChatRequest, request_id: str) -> dict[str, Any]:
     style = style_of(model.tokenizer)
-    prompt = await chat_prompt(body, style, Limits())
+    prompt = await chat_prompt(body, style, Limits(), model.max_model_len)
     params = chat_params(body, style, prompt)
     outputs = _outputs(model.llm, body, [prompt.given], params, request_id)
     head = _head(f"chatcmpl-{request_id}", chat.WHOLE, model)
@@ -80,7 +80,7 @@ async def _chat(model: ServedModel, body: ChatRequest, request_id: str) -> dict[
 
 async def _text(model: ServedModel, body: CompletionRequest, request_id: str) -> dict[str, Any]:
     special = body.add_special_tokens is not False
-    prompts = [await text_prompt(model.tokenizer, given, special) for given in body.prompts()]
+    prompts = [await text_prompt(model.tokenizer, given, model.max_model_len, special) for given in body.prompts()]
     params = body.params()
     outputs = _outputs(model.llm, body, prompts, params, request_id)
     head = _head(f"cmpl-{request_id}", completions.WHOLE, model)

@@ -12,7 +12,7 @@ from ramify.engine.outputs import CompletionOutput, RequestOutput
 from ramify.sampling import SamplingParams
 from ramify.serving.auth import Caller
 from ramify.serving.chat_prompts import ChatPrompt, chat_params, chat_prompt
-from ramify.serving.logprobs import TokenNames, chat_logprobs, prompt_logprobs
+from ramify.serving.logprobs import TokenNames, chat_logprobs, of_prompt, prompt_logprobs
 from ramify.serving.methods.answer import ramify_field, usage_of
 from ramify.serving.methods.calls import method_run
 from ramify.serving.methods.request import SEPARATOR, requested
@@ -86,8 +86,8 @@ class AskedChat:
     def extras(self, output: RequestOutput) -> dict[str, Any]:
         """What is told of the prompt, where it was asked for."""
         told: dict[str, Any] = {}
-        if self.body.prompt_logprobs is not None and output.prompt_logprobs is not None:
-            told["prompt_logprobs"] = prompt_logprobs(self.names, output.prompt_logprobs)
+        if self.body.prompt_logprobs is not None:
+            told["prompt_logprobs"] = prompt_logprobs(self.names, of_prompt(output))
         if self.body.return_token_ids:
             told["prompt_token_ids"] = list(output.prompt_token_ids)
         return told
@@ -112,7 +112,7 @@ async def asked_chat(
         check_bounds(body, server.config.limits)
         body.check()
         style = chat_style(server, model)
-        prompt = await chat_prompt(body, style, server.config.limits)
+        prompt = await chat_prompt(body, style, server.config.limits, model.max_model_len)
         params = chat_params(body, style, prompt)
         head = {
             "id": request_id,

@@ -11,7 +11,7 @@ from ramify.errors import RequestError
 from ramify.sampling import SamplingParams, StructuredOutputsParams
 from ramify.serving.errors import ApiError
 from ramify.serving.limits import Limits
-from ramify.serving.prompts import GivenPrompt, encode
+from ramify.serving.prompts import GivenPrompt, check_length, encode
 from ramify.serving.protocol.chat import ChatMessage, ChatRequest, MediaPart, TextPart
 from ramify.serving.protocol.tools import NamedToolChoice
 from ramify.text.chat_format import ChatFormat, ToolUse
@@ -45,7 +45,7 @@ class ChatPrompt:
     continued: str
 
 
-async def chat_prompt(body: ChatRequest, style: ChatFormat, limits: Limits) -> ChatPrompt:
+async def chat_prompt(body: ChatRequest, style: ChatFormat, limits: Limits, max_model_len: int) -> ChatPrompt:
     """The prompt of a chat request.
 
     Raises:
@@ -62,7 +62,10 @@ async def chat_prompt(body: ChatRequest, style: ChatFormat, limits: Limits) -> C
         "continue_final_message": body.continues,
         **arguments,
     }
-    given = await render(style, body.messages, use, limits.template_timeout_s, bool(body.add_special_tokens), **options)
+    special = bool(body.add_special_tokens)
+    given = await render(
+        style, body.messages, use, limits.template_timeout_s, special, max_model_len=max_model_len, **options
+    )
     continued = text_of(len(body.messages) - 1, body.messages[-1]) if body.continues else ""
     return ChatPrompt(given, use, continued)
 
@@ -73,12 +76,15 @@ async def render(
     use: ToolUse | None,
     timeout_s: float,
     add_special_tokens: bool = False,
+    *,
+    max_model_len: int | None = None,
     **options: Any,
 ) -> GivenPrompt:
     """Messages through the chat template, with the options of `ChatTemplate.render`.
 
     Raises:
         RequestError: the template refuses them.
+        PromptTooLongError: they cannot fit the context, where it is given.
         ApiError: 400, it took too long.
     """
     template = style.tokenizer.chat_template
@@ -96,6 +102,8 @@ async def render(
             text = await asyncio.wait_for(asyncio.to_thread(text_of_template), timeout_s)
         except TimeoutError:
             raise ApiError(400, f"the chat template took more than {timeout_s:g} s: send shorter messages") from None
+    if max_model_len is not None:
+        check_length(style.tokenizer, text, max_model_len)
     ids = await encode(style.tokenizer, text, add_special_tokens)
     if not ids:
         raise RequestError("the conversation is empty (no token): give at least one message with text")

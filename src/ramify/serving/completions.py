@@ -17,7 +17,7 @@ from ramify.engine.outputs import CompletionOutput, RequestOutput
 from ramify.sampling import SamplingParams
 from ramify.serving import sse
 from ramify.serving.auth import Caller
-from ramify.serving.logprobs import TextOffsets, TokenNames, prompt_logprobs, text_logprobs
+from ramify.serving.logprobs import TextOffsets, TokenNames, of_prompt, prompt_logprobs, text_logprobs
 from ramify.serving.methods.answer import ramify_field
 from ramify.serving.methods.answer import usage_of as usage_of_method
 from ramify.serving.methods.calls import method_run
@@ -101,7 +101,7 @@ async def understood(
         check_bounds(body, server.config.limits)
         params = body.params()
         special = body.add_special_tokens is not False
-        prompts = [await text_prompt(model.tokenizer, given, special) for given in body.prompts()]
+        prompts = [await text_prompt(model.tokenizer, given, model.max_model_len, special) for given in body.prompts()]
         head = {
             "id": request_id,
             "object": WHOLE,
@@ -188,8 +188,8 @@ class _Piece:
             choice["text"] = self._request.prompt_text(self._place) + choice["text"]
         if body.return_token_ids:
             choice["prompt_token_ids"] = list(output.prompt_token_ids)
-        if body.prompt_logprobs is not None and output.prompt_logprobs is not None:
-            choice["prompt_logprobs"] = prompt_logprobs(self._request.names, output.prompt_logprobs)
+        if body.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(self._request.names, of_prompt(output))
 
     def _logprobs(self, output: RequestOutput, answer: CompletionOutput) -> dict[str, Any]:
         request = self._request
@@ -201,7 +201,7 @@ class _Piece:
         if request.body.echo and not self._began:
             prompt = list(output.prompt_token_ids)
             offsets = [min(offset, len(echoed)) for offset in request.offsets().of(prompt)] + offsets
-            tokens, positions = prompt + tokens, [*(output.prompt_logprobs or ()), *positions]
+            tokens, positions = prompt + tokens, [*of_prompt(output), *positions]
         return text_logprobs(request.names, tokens, positions, offsets)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from ramify.engine.outputs import Logprob, PositionLogprobs
+from ramify.engine.outputs import Logprob, PositionLogprobs, RequestOutput
 from ramify.text.constraints.vocabulary import token_bytes
 from ramify.text.detokenizer import Detokenizer
 from ramify.text.tokenizer import Tokenizer
@@ -100,6 +100,11 @@ class TextOffsets:
             offsets.append(self._length)
             self._length += len(self._detokenizer.push([token]))
         return offsets
+
+
+def of_prompt(output: RequestOutput) -> PromptLogprobs:
+    """A prompt's entries; a prompt of one token has none to tell."""
+    return output.prompt_logprobs or [None] * len(output.prompt_token_ids)
 
 
 def prompt_logprobs(names: TokenNames, positions: PromptLogprobs) -> list[dict[str, Any] | None]:

@@ -25,6 +25,9 @@ from ramify.text.tokenizer import Tokenizer
 Outputs = AsyncGenerator[tuple[int, RequestOutput]]
 """Which prompt has news, and the state of its request."""
 
+SIDE_BY_SIDE = 128
+"""Prompts of one request that run at once: it may bring thousands, and is not to fill the queue alone."""
+
 
 def call_of(body: SamplingFields, caller: Caller, request_id: str) -> Call:
     """What a request's generations carry besides prompt and parameters."""
@@ -91,9 +94,10 @@ async def _together(streams: Sequence[AsyncGenerator[RequestOutput]]) -> Outputs
     """News of several streams as they come; of a stream that is ahead of the reader, only its latest state."""
     news: dict[int, RequestOutput] = {}
     changed = asyncio.Event()
+    turns = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def follow(place: int, stream: AsyncGenerator[RequestOutput]) -> None:
-        async with aclosing(stream):
+        async with turns, aclosing(stream):
             async for output in stream:
                 news[place] = output
                 changed.set()

@@ -13,6 +13,7 @@ from openai import OpenAI
 from ramify import LLM, SamplingParams
 from ramify.randomness import BranchKey
 from ramify.serving.auth import presented_token
+from ramify.serving.running import SIDE_BY_SIDE
 
 PROMPTS = ["12 + 7 = ", "Tom has 3 apples."]
 
@@ -39,6 +40,16 @@ def test_a_prompt_may_be_text_ids_or_a_list_of_either(client: OpenAI, local: LLM
     for chunk in complete(client, prompt=PROMPTS, n=2, stream=True):
         texts[chunk.choices[0].index] += chunk.choices[0].text
     assert list(texts.values()) == expected
+
+
+def test_a_prompt_of_one_token_has_no_logprob(client: OpenAI) -> None:
+    told = complete(client, prompt=[5], echo=True, logprobs=1, max_tokens=0).choices[0].logprobs
+    assert (told.token_logprobs, told.top_logprobs) == ([None], [None])
+
+
+def test_more_prompts_than_run_at_once_are_all_answered(client: OpenAI) -> None:
+    answer = complete(client, prompt=[[token] for token in range(20, 20 + SIDE_BY_SIDE + 20)], max_tokens=1)
+    assert [choice.index for choice in answer.choices] == list(range(SIDE_BY_SIDE + 20))
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
@@ -96,6 +107,8 @@ def test_draws_of_a_named_branch_equal_local_ones(client: OpenAI, url: str) -> N
         ({"prompt": ""}, "empty"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [1, -2]}, "prompt.1"),
+        ({"prompt": [1] * 513}, "513 tokens"),
+        ({"prompt": "a" * 100_000}, "100,000 characters"),
         ({"prompt": [5_000_000]}, "vocabulary"),
         ({"prompt": "a\ud800"}, "Unicode"),
         ({"best_of": 2, "n": 3}, "best_of"),
@@ -103,7 +116,7 @@ def test_draws_of_a_named_branch_equal_local_ones(client: OpenAI, url: str) -> N
         ({"logprobs": 500}, "logprobs"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"prompt": ["a"] * 100, "n": 2}, "times n"),
+        ({"prompt": ["a"] * 100, "n": 30}, "times n"),
         ({"ramify": {"branch_key": "x"}}, "branch_key"),
     ],
 )

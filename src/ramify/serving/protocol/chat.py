@@ -14,7 +14,7 @@ from ramify.serving.protocol.completions import check_stream_options
 from ramify.serving.protocol.structured import StructuredFields
 from ramify.serving.protocol.tools import MAX_TOOLS, NamedToolChoice, Tool, ToolChoice
 
-MAX_MESSAGES = 65536
+MAX_MESSAGES = 16384
 MAX_PARTS = 4096
 Scalar = str | bool | int | float | None
 
