@@ -239,6 +239,13 @@ def test_the_mass_that_a_form_leaves_is_known() -> None:
     assert all(abs(entry.log_mass - entry.logprob) < 1e-3 for entry in result.logprobs[-1:])  # only the end was left
 
 
+def test_a_grammar_cannot_force_one_tokenisation(tokenizer: Tokenizer) -> None:
+    forced = '%llguidance {"no_forcing": false}\nstart: "The apples"'
+    results = run(engine(), *(request({"grammar": forced}, seed) for seed in range(5)))
+    assert {tokenizer.decode(result.tokens) for result in results} == {"The apples"}
+    assert len({tuple(result.tokens) for result in results}) > 1
+
+
 def test_free_text_opens_parts_with_forms(tokenizer: Tokenizer) -> None:
     tag = {
         "triggers": ["<"],

@@ -22,6 +22,7 @@ from ramify.text.constraints.forms import compile_form
 from ramify.text.constraints.vocabulary import Vocabulary
 
 _MEMORY_BYTES = 2 * 2**30  # on top of what is mapped at the start; the deep thread's stack is half a gigabyte of it
+_STATM = Path("/proc/self/statm")
 _STEPS = 64
 _NUM_BYTES = 256
 _NUMBERED = "<["
@@ -30,8 +31,9 @@ _NUMBERED = "<["
 def main() -> None:
     """Serve standard input until it ends."""
     thread = deep_thread("forms")
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + _MEMORY_BYTES, mapped + _MEMORY_BYTES))
+    if _STATM.exists():  # where it is not, memory has no bound but the machine's
+        mapped = int(_STATM.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + _MEMORY_BYTES, mapped + _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print("ready", flush=True)
     for line in sys.stdin:

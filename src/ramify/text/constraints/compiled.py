@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_GRAMMAR_BYTES = 256 * 1024
 """The longest grammar that is read: its rules may nest as deep as it is long; `deep_thread` has the stack for it."""
-_NO_FORCING = '%llguidance {"no_forcing": true}\n'
+_NO_FORCING = '\n%llguidance {"no_forcing": true}\n'  # at the end, so that a grammar cannot say otherwise
 _NOTHING_FOLLOWS = "NoExtensionBias"  # these are words of llguidance
 _NOT_ALLOWED = re.compile("doesn't satisfy the grammar|parser stopped|out of range")
 _STACK_BYTES = 512 * 1024 * 1024  # 16 KB for each level that a grammar of the greatest size can have; taken as needed
@@ -62,7 +62,7 @@ class CompiledGrammar:
             max_grammar_size=100_000,  # symbols
             verbose_errors=False,
         )
-        matcher = llguidance.LLMatcher(_tokenizer(vocabulary), _NO_FORCING + lark, log_level=0, limits=limits)
+        matcher = llguidance.LLMatcher(_tokenizer(vocabulary), lark + _NO_FORCING, log_level=0, limits=limits)
         if matcher.is_error():
             raise ConfigError(f"the {what} cannot be used: {_reason(matcher.get_error())}")
         self.worn = False
@@ -152,7 +152,7 @@ def _reason(error: str) -> str:
     lines = error.strip().splitlines()
     line = " ".join([lines[0], *(later.strip() for later in lines[1:] if later.strip().startswith("error: "))])
     line = re.sub(r"^at \d+\(\d+\): failed to compile JSON schema: ", "", line)
-    line = re.sub(r"^(?:at )?(\d+)\(\d+\): ", lambda found: f"line {int(found[1]) - 1}: ", line)  # less the header
+    line = re.sub(r"^(?:at )?(\d+)\(\d+\): ", r"line \1: ", line)
     return line if len(line) <= _LONGEST_MESSAGE else line[:_LONGEST_MESSAGE] + "..."
 
 
