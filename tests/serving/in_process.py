@@ -28,6 +28,6 @@ async def launch_in_process(model: str, config: EngineConfig, reward: RewardHead
 async def serving_in_process(models: dict[str, str], **options: Any) -> AsyncIterator[tuple[str, Server]]:
     """Its base URL, and itself."""
     server = Server(ServerConfig(models, storage_url=":memory:", **options))
-    server.models._launch = launch_in_process
+    server.models._loader.launch = launch_in_process
     async with serving_app(create_app(server)) as url:
         yield url, server

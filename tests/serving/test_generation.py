@@ -34,7 +34,7 @@ async def a_server(**options: object) -> AsyncIterator[tuple[Server, ServedModel
     config = ServerConfig({"nano": "nano"}, **options)  # type: ignore[arg-type]
     config = replace(config, storage_url=":memory:", engine={"max_model_len": 512, "max_num_seqs": 2, **config.engine})
     server = Server(config)
-    server.models._launch = launch_in_process
+    server.models._loader.launch = launch_in_process
     await server.start()
     try:
         async with server.models.use("nano", Caller()) as model:

@@ -18,7 +18,7 @@ from ramify.errors import CheckpointError, ConfigError, EngineDiedError
 from ramify.models.reward_head import RewardHead
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
-from ramify.serving import models as module
+from ramify.serving import model_loader as module
 from ramify.serving.auth import Caller
 from ramify.serving.config import ServerConfig
 from ramify.serving.errors import ApiError

@@ -61,7 +61,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 async def test_a_server_shows_what_it_does_in_log_metrics_and_traces_and_never_what_was_said() -> None:
     server = Server(ServerConfig({"nano": "nano"}, storage_url=":memory:", engine={"max_model_len": 512}))
-    server.models._launch = launch_in_process
+    server.models._loader.launch = launch_in_process
     spans = InMemorySpanExporter()
     server.tracing = Tracing(spans)
     with log_lines() as lines:
