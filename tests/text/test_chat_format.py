@@ -180,7 +180,7 @@ def llm() -> Any:
         yield made
 
 
-@pytest.mark.parametrize("template", [HERMES, MISTRAL, PLAIN])
+@pytest.mark.parametrize("template", [HERMES, MISTRAL])
 def test_a_model_that_knows_no_tools_calls_them_when_it_must(llm: LLM, template: str) -> None:
     style = ChatFormat(tokenizer(template), reasoning="none")
     for use in (ToolUse((ADD, NOW), "required", several=False), ToolUse((ADD, NOW), "named", name="add")):

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types.responses import Response, ResponseFunctionToolCall
 from pydantic import BaseModel
-
-from ramify.serving.app import create_app
-from ramify.serving.auth import Caller
-from ramify.serving.config import ServerConfig
-from ramify.serving.errors import ApiError
-from ramify.serving.protocol.responses import ResponseRequest
-from ramify.serving.server import Server
-from tests.serving.conftest import serving, serving_app
 
 QUESTION = "Use the numbers 3, 7 and 4 to make 25. Use every number exactly once."
 ADD: dict[str, Any] = {
@@ -265,41 +256,3 @@ def test_a_method_answers_here_too(client: OpenAI) -> None:
     assert response.status == "completed"
     assert response.model_extra is not None
     assert response.model_extra["ramify"]["num_candidates"] == 2
-
-
-async def test_responses_survive_a_restart_and_are_seen_by_their_owner_alone(tmp_path: Path) -> None:
-    config = ServerConfig({"nano": "nano"}, port=0, storage_url=f"sqlite:///{tmp_path}/ramify.db")
-    async with serving(config) as url, AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as client:
-        first = await client.responses.create(model="nano", input=QUESTION, temperature=0)
-        cut = await client.responses.create(
-            model="nano",
-            input=QUESTION,
-            background=True,
-            extra_body={"text": {"format": {"type": "json_object"}}},
-        )
-    server = Server(config)
-    async with (
-        serving_app(create_app(server)) as url,
-        AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as client,
-    ):
-        assert await client.responses.retrieve(first.id) == first
-        assert (await client.responses.retrieve(cut.id)).status in ("failed", "completed", "incomplete")
-        second = await client.responses.create(
-            model="nano", input="Again.", previous_response_id=first.id, max_output_tokens=2, background=True
-        )
-        stranger = Caller("other", "other")
-        for response in (first, second):
-            for work in (
-                server.responses.get(stranger, response.id),
-                server.responses.input_items(stranger, response.id),
-                server.responses.cancel(stranger, response.id),
-                server.responses.delete(stranger, response.id),
-                server.responses.complete(
-                    stranger, ResponseRequest(model="nano", input="x", previous_response_id=response.id)
-                ),
-            ):
-                with pytest.raises(ApiError) as raised:
-                    await work
-                assert raised.value.status == 404
-            with pytest.raises(ApiError):
-                server.responses.follow(stranger, response.id, None)

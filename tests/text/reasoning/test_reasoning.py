@@ -40,7 +40,7 @@ def test_a_thought_is_split_off(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_how_the_text_is_cut_changes_nothing(name: str, data: st.DataObject) -> None:
     form = reasoning_format(name)
     marks = (*form.starts, *form.ends)

@@ -73,7 +73,7 @@ def test_text_before_and_after_calls_is_content(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_how_the_text_is_cut_changes_nothing(name: str, data: st.DataObject) -> None:
     whole = WRITTEN[name](data.draw(st.lists(st.sampled_from(CALLS), min_size=1, max_size=3)))
     parts = [

@@ -113,8 +113,9 @@ class BackgroundRun:
                     await self._put()
             except Exception as error:
                 events = failed(self.turn, error)
-            self._ended = True
-        await self._tell(events)
+            async with self._changed:
+                self._ended = True
+                self._append(events)
 
     async def _put(self) -> None:
         self.turn.record.response = self.turn.builder.snapshot()
@@ -122,5 +123,8 @@ class BackgroundRun:
 
     async def _tell(self, events: list[Event]) -> None:
         async with self._changed:
-            self._events += [encoded([event]) for event in events]
-            self._changed.notify_all()
+            self._append(events)
+
+    def _append(self, events: list[Event]) -> None:
+        self._events += [encoded([event]) for event in events]
+        self._changed.notify_all()

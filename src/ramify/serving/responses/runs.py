@@ -40,8 +40,9 @@ class ResponseRuns:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._store = ResponseStore(server.storage, (server.config.storage_url or "").startswith(_SHARED_STORAGE))
         self._runs: dict[str, BackgroundRun] = {}
+        shared = (server.config.storage_url or "").startswith(_SHARED_STORAGE)
+        self._store = ResponseStore(server.storage, shared, self._runs_here)
         self._beating: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -156,8 +157,7 @@ class ResponseRuns:
 
     async def input_items(self, caller: Caller, response_id: str) -> list[Item]:
         """The whole input of a response, earlier turns included, in order. Raises ApiError: 404, there is none."""
-        running = self._running(caller, response_id) is not None
-        record = await self._store.get(caller.owner, response_id, running)
+        record = await self._store.get(caller.owner, response_id)
         earlier = await self._store.conversation(caller.owner, record.response["previous_response_id"])
         return [*earlier, *record.items]
 
@@ -182,6 +182,9 @@ class ResponseRuns:
     def _running(self, caller: Caller, response_id: str) -> BackgroundRun | None:
         run = self._runs.get(response_id)
         return run if run is not None and run.turn.caller.owner == caller.owner and not run.ended else None
+
+    def _runs_here(self, response_id: str) -> bool:
+        return response_id in self._runs and not self._runs[response_id].ended
 
     def _forget_some(self) -> None:
         ended = [response_id for response_id, run in self._runs.items() if run.ended]

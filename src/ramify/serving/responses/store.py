@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -47,9 +48,13 @@ class ResponseStore:
     Args:
         storage: of the server.
         shared: other servers may be working on the same storage.
+        runs_here: whether this server works on a response.
     """
 
-    def __init__(self, storage: Storage, shared: bool) -> None:
+    def __init__(
+        self, storage: Storage, shared: bool, runs_here: Callable[[str], bool] = lambda response_id: False
+    ) -> None:
+        self._runs_here = runs_here
         self.instance = secrets.token_hex(8)
         self._responses = storage.responses
         self._patience_s = STALE_S if shared else 0.0
@@ -64,11 +69,8 @@ class ResponseStore:
         record.instance, record.alive_at = self.instance, time.time()
         await self._responses.put(owner, record.response["id"], msgspec.json.encode(record))
 
-    async def get(self, owner: str, response_id: str, running: bool = False) -> Record:
+    async def get(self, owner: str, response_id: str) -> Record:
         """An owner's response. One that no server works on any more is marked failed.
-
-        Args:
-            running: this server works on it.
 
         Raises:
             ApiError: 404, there is none.
@@ -77,7 +79,7 @@ class ResponseStore:
         if stored is None:
             raise not_found(response_id)
         record = self._decoder.decode(stored.data)
-        if not record.ended and not running and self._abandoned(record):
+        if not record.ended and not self._runs_here(response_id) and self._abandoned(record):
             record.response |= {"status": "failed", "error": {"code": "server_error", "message": INTERRUPTED}}
             await self.put(owner, record)
         return record
