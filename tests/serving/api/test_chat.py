@@ -34,8 +34,8 @@ def streamed(client: OpenAI, **options: Any) -> tuple[list[Any], dict[int, str],
 
 
 def test_an_answer_equals_a_local_one_of_the_same_seed_with_its_logprobs(client: OpenAI, local: LLM) -> None:
-    answer = ask(client, n=2, max_tokens=24, logprobs=True, top_logprobs=3)
-    params = SamplingParams(n=2, max_tokens=24, logprobs=3, seed=5)
+    answer = ask(client, n=2, max_tokens=12, logprobs=True, top_logprobs=3)
+    params = SamplingParams(n=2, max_tokens=12, logprobs=3, seed=5)
     [expected] = local.chat(MESSAGES, params, use_tqdm=False)
     assert [choice.message.content for choice in answer.choices] == [output.text for output in expected.outputs]
     assert [choice.finish_reason for choice in answer.choices] == [output.finish_reason for output in expected.outputs]
@@ -87,12 +87,12 @@ def test_an_answer_is_the_same_alone_and_under_load(url: str) -> None:
         async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
 
             async def one(seed: int) -> str:
-                options: dict[str, Any] = {"model": "nano", "messages": MESSAGES, "seed": seed, "max_tokens": 16}
+                options: dict[str, Any] = {"model": "nano", "messages": MESSAGES, "seed": seed, "max_tokens": 12}
                 stream = await client.chat.completions.create(**options, stream=True)
                 return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
             alone = [await one(seed) for seed in range(3)]
-            together = await asyncio.gather(*(one(seed) for seed in range(12)))
+            together = await asyncio.gather(*(one(seed) for seed in range(8)))
             assert together[:3] == alone
             assert len(set(together)) > 3
 

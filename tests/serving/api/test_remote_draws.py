@@ -13,7 +13,7 @@ from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
 
 MESSAGES = ({"role": "user", "content": "Use the numbers 3, 7 and 4 to make 25. Use every number exactly once."},)
-PARAMS = SamplingParams(temperature=1.0, max_tokens=40)
+PARAMS = SamplingParams(temperature=1.0, max_tokens=16)
 
 
 async def texts_of(backend: Any) -> list[str]:
