@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.engine.stats import EngineStats
-from ramify.serving.admission import Admission, AdmissionLimits, AdmissionQueue, Refused, Ticket, Work
+from ramify.serving.admission import AdmissionLimits, AdmissionQueue, Refused, Ticket, Work
+from ramify.serving.admissions import Admission
 from ramify.serving.pace import Pace
 
 STEP_S, ROW_S, ANSWER = 0.010, 0.001, 100

@@ -6,6 +6,7 @@ What engines count is read from their own counters at each scrape and never coun
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -83,12 +84,12 @@ class Metrics:
     """
 
     def __init__(self, engines: Callable[[], Views]) -> None:
-        self.registry = CollectorRegistry(auto_describe=True)
-        self.registry.register(EngineCollector(engines))
-        ProcessCollector(registry=self.registry)
-        counter = partial(Counter, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry)
-        histogram = partial(Histogram, registry=self.registry)
+        self._engines = engines
+        self._own = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self._own)
+        counter = partial(Counter, registry=self._own)
+        gauge = partial(Gauge, registry=self._own)
+        histogram = partial(Histogram, registry=self._own)
         model = ("model_name",)
 
         self.success = counter("vllm:request_success", "Generations that ended, by why.", (*model, "finished_reason"))
@@ -213,10 +214,22 @@ class Metrics:
         self.http.labels(method if method in HTTP_METHODS else "other", route, str(status)).inc()
         self.http_seconds.labels(route).observe(seconds)
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """Everything as text, and its content type: OpenMetrics for who asks for it, else Prometheus's own."""
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Everything, with the engines as they are now."""
+        views = self._engines()
+        everything = CollectorRegistry()
+        everything.register(EngineCollector(lambda: views))
+        everything.register(self._own)
+        return everything
+
+    async def scrape(self, accept: str = "") -> tuple[bytes, str]:
+        """Everything as text, and its content type: OpenMetrics for who asks for it, else Prometheus's own.
+
+        The engines are looked at here, on the event loop, whose state they are; the writing takes a thread.
+        """
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return await asyncio.to_thread(encode, self.registry), content_type
 
 
 def metric_names(registry: CollectorRegistry) -> Iterable[tuple[str, str, str]]:

@@ -9,7 +9,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ramify.engine.stats import EngineStats
-from ramify.serving.admission import Admissions, QueueState
+from ramify.serving.admission import QueueState
+from ramify.serving.admissions import Admissions
 from ramify.serving.auth import Caller, the_caller
 from ramify.serving.batches import BatchWorker
 from ramify.serving.config import ServerConfig

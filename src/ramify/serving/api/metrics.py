@@ -11,7 +11,7 @@ router = APIRouter(tags=["operations"])
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(request: Request, server: TheServer) -> Response:
-    """All metrics, as text; on a thread, for there are thousands of lines."""
-    body, content_type = server.metrics.exposition(request.headers.get("accept", ""))
+async def metrics(request: Request, server: TheServer) -> Response:
+    """All metrics, as text."""
+    body, content_type = await server.metrics.scrape(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})
