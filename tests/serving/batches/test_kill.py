@@ -19,15 +19,16 @@ from tests.serving.batches.helpers import ENDPOINT, jsonl, line
 from tests.serving.batches.server_process import serve, started, work
 
 CHAT = "/v1/chat/completions"
-NUM_LINES = 48
-KILL_AFTER = (3, 16, 32)
+NUM_LINES = 36
+NUM_BAD = 3
+KILL_AFTER = (3, 20)
 """A server is killed a moment after it has stored so many answers."""
 
 
 def question(number: int) -> dict[str, Any]:
     content = f"Use the numbers {number % 9 + 1}, {number % 7 + 1} and 4 to make {number}."
     body = {"model": "nano", "messages": [{"role": "user", "content": content}], "max_tokens": 12}
-    if number % 13 == 5:
+    if number % 13 == 5:  # its own fault
         body["max_tokens"] = -1
     return {"custom_id": f"r{number}", "method": "POST", "url": CHAT, "body": body}
 
@@ -78,14 +79,14 @@ def test_a_server_that_is_killed_again_and_again_gives_what_an_undisturbed_one_g
         for batch in (killed, whole):
             counts = batch.request_counts
             assert counts is not None
-            assert (batch.status, counts.total, counts.failed) == ("completed", NUM_LINES, 4)
-            assert counts.completed == NUM_LINES - 4
+            assert (batch.status, counts.total, counts.failed) == ("completed", NUM_LINES, NUM_BAD)
+            assert counts.completed == NUM_LINES - NUM_BAD
         assert answers(client, killed) == answers(client, whole)
         assert len(answers(client, killed)) == NUM_LINES
 
 
 async def test_kills_at_any_moment_lose_no_line_on_postgresql(new_postgres: Callable[[], str]) -> None:
-    url, rng, num_lines, kills = new_postgres(), random.Random(0), 800, 0
+    url, rng, num_lines, kills = new_postgres(), random.Random(0), 400, 0
     async with Storage(url) as storage:
         writer = await storage.files.writer("anonymous")
         await writer.write(jsonl(map(line, range(num_lines))))

@@ -159,4 +159,4 @@ class BatchMachine(RuleBasedStateMachine):
 
 
 TestBatchMachine = BatchMachine.TestCase
-TestBatchMachine.settings = settings(max_examples=12, stateful_step_count=18, deadline=None)
+TestBatchMachine.settings = settings(max_examples=8, stateful_step_count=16, deadline=None)

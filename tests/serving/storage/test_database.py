@@ -132,10 +132,8 @@ async def test_a_closed_storage_says_so() -> None:
 
 
 async def test_a_database_that_goes_away_is_an_error_and_its_return_is_noticed(new_postgres: Callable[[], str]) -> None:
-    url = new_postgres()
-    name = url.partition("?")[0].rpartition("/")[2]
-    cut = sql.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-    cut = sql.text(str(cut) + " AND pid <> pg_backend_pid()")
+    url, ours = new_postgres(), "application_name = current_setting('application_name') AND pid <> pg_backend_pid()"
+    cut = sql.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
     async with Storage(url) as storage, Storage(url) as other:
         file = await put_file(storage)
         await other._database.write(lambda session: session.execute(cut))

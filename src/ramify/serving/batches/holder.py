@@ -17,9 +17,9 @@ _SAME_START_S = 2.0
 """A process's start is known to about the clock's own corrections."""
 
 
-def holder_name() -> str:
-    """A new name for this process: where it runs, its number, its start, and something of its own."""
-    process = psutil.Process()
+def holder_name(pid: int | None = None) -> str:
+    """A new name for this process (or another one): where it runs, its number, its start, and something of its own."""
+    process = psutil.Process(pid)
     return f"{_place()}/{process.pid}/{process.create_time():.2f}/{secrets.token_hex(8)}"
 
 
