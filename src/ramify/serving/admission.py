@@ -1,6 +1,6 @@
 """Who starts, who waits and who is sent away: a bounded and fair queue in front of one engine.
 
-`AdmissionQueue` is pure: it owns no clock and no task, and is told of everything; `admissions` is the asyncio around it.
+`AdmissionQueue` is pure: it owns no clock and no task, and is told of everything. `admissions` has the asyncio of it.
 Rules it keeps: what waits is never more than the bounds; no tenant holds more than its share of the queue; lower
 priority numbers go first, then whoever has least running, then whoever came first; requests of batches start only when
 nobody else waits, and leave some slots free.
