@@ -327,6 +327,13 @@ def test_what_the_limits_allow_is_served(guarded: Running) -> None:
     assert len(chat(guarded, body).json()["choices"]) == 8
 
 
+def test_long_texts_to_tokenize_are_refused(guarded: Running) -> None:
+    for path, body in (("tokenize", {"prompt": "x " * 600_000}), ("detokenize", {"tokens": [5] * 1_048_577})):
+        response = post(f"{guarded.url}/{path}", body, bearer(KEY))
+        assert response.status_code in (400, 413)
+        assert is_error(response)
+
+
 def test_unbounded_lists_of_prompts_are_refused(guarded: Running) -> None:
     for body in ({"prompt": ["x"] * 3000}, {"prompt": ["x"] * 300, "n": 8}, {"prompt": "x", "best_of": 10**6}):
         response = post(f"{guarded.url}/v1/completions", {"model": "nano", "max_tokens": 1, **body}, bearer(KEY))

@@ -37,6 +37,7 @@ class Limits:
     body_timeout_s: float = limit(30.0, "seconds for a body to arrive, and one more for every 16 KiB received")
     max_messages: int = limit(2048, "messages of a chat, items of a response's input")
     max_inputs: int = limit(2048, "prompts of a completion, also times n; texts to embed; documents to rank")
+    max_tokenize: int = limit(2**20, "characters or token ids in a call of /tokenize or /detokenize")
     max_n: int = limit(128, "n and best_of")
     max_logprobs: int = limit(20, "logprobs and top_logprobs of a token")
     max_tokens: int = limit(1_048_576, "tokens of one answer, also bounded by the model's context")

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from ramify.serving.chat_prompts import render, template_arguments, variables_of
+from ramify.serving.errors import ApiError
 from ramify.serving.models import ServedModel
 from ramify.serving.prompts import GivenPrompt, encode
 from ramify.serving.protocol.answers import Detokenized, TokenizerInfo, Tokens, documented
@@ -36,6 +37,7 @@ async def tokenize(body: TokenizeRequest, server: TheServer, caller: TheCaller) 
 
 async def _prompt(server: Server, model: ServedModel, body: TokenizeRequest) -> GivenPrompt:
     if isinstance(body, TokenizeText):
+        _check_length(server, "prompt", len(body.prompt))
         ids = await encode(model.tokenizer, body.prompt, body.add_special_tokens is not False)
         return GivenPrompt(ids, body.prompt)
     style = chat_style(server, model)
@@ -53,9 +55,19 @@ async def _prompt(server: Server, model: ServedModel, body: TokenizeRequest) -> 
     )
 
 
+def _check_length(server: Server, field: str, length: int) -> None:
+    """All of the answer is made at once, and is longer than what was sent."""
+    bound = server.config.limits.max_tokenize
+    if length > bound:
+        raise ApiError(
+            400, f"{field} has a length of {length:,}, beyond the {bound:,} of a call: send parts", param=field
+        )
+
+
 @router.post("/detokenize", **documented(Detokenized))
 async def detokenize(body: DetokenizeRequest, server: TheServer, caller: TheCaller) -> dict[str, Any]:
     """The text of token ids, special tokens included."""
+    _check_length(server, "tokens", len(body.tokens))
     async with server.models.use(body.model or server.models.names()[0], caller) as model:
         return {"prompt": await asyncio.to_thread(model.tokenizer.decode, body.tokens, False)}
 
