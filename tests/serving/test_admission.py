@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.engine.stats import EngineStats
+from ramify.errors import ConfigError
 from ramify.serving.admission import AdmissionLimits, AdmissionQueue, Refused, Ticket, Work
 from ramify.serving.admissions import Admission
+from ramify.serving.config import ServerConfig
 from ramify.serving.pace import Pace
 
 STEP_S, ROW_S, ANSWER = 0.010, 0.001, 100
@@ -214,3 +217,11 @@ async def test_a_task_that_gives_up_waiting_leaves_no_trace_and_the_next_one_sta
     await asyncio.gather(*tasks, return_exceptions=True)
     assert entered == ["first", "third"]
     assert admission.queue.num_running == admission.queue.num_waiting == 0
+
+
+@pytest.mark.parametrize(
+    "option", [{"max_waiting_share": 0.0}, {"max_waiting_share": 1.5}, {"max_wait_s": -1.0}, {"max_waiting_tokens": -1}]
+)
+def test_bounds_that_cannot_work_are_refused_by_name(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        ServerConfig({"nano": "nano"}, **option)

@@ -15,6 +15,9 @@ from ramify.errors import ConfigError
 from ramify.serving.limits import Limits
 
 DEFAULT_PORT = 8000
+_NOT_NEGATIVE = (
+    "drain_timeout_s", "request_timeout_s", "model_memory_gib", "max_waiting", "max_waiting_tokens", "max_wait_s",
+)  # fmt: skip
 MAX_PORT = 65535
 
 
@@ -86,7 +89,9 @@ class ServerConfig:
             if not name or "@" in name or not name.isprintable() or " " in name:
                 raise ConfigError(f"model name {name!r} does not work: it must be text without spaces and without '@'")
         self._check_network()
-        for name in ("drain_timeout_s", "request_timeout_s", "model_memory_gib", "max_waiting"):
+        if not 0 < self.max_waiting_share <= 1:
+            raise ConfigError(f"max_waiting_share={self.max_waiting_share} does not work: it is more than 0, at most 1")
+        for name in _NOT_NEGATIVE:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ConfigError(f"{name}={value} does not work: it must not be negative")
