@@ -23,9 +23,9 @@ from ramify.randomness import BranchKey
 from ramify.sampling import Message, Prompt, SamplingParams, TokenIds
 from ramify.text.tokenizer import Tokenizer, load_tokenizer
 
-_INTERVAL_A_STREAM_S = 0.0005
-_LONGEST_INTERVAL_S = 0.02
-"""Fifty updates a second are more than anybody can see."""
+_INTERVAL_A_STREAM_S = 0.001
+_LONGEST_INTERVAL_S = 0.05
+"""Twenty updates a second read as a flow."""
 
 
 class AsyncLLM:
