@@ -140,9 +140,24 @@ class Database:
                 with Session(engine, expire_on_commit=False) as session, session.begin():
                     return work(session)
             except sql.exc.DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _POSTGRES_AGAIN or attempt == _ATTEMPTS:
-                    raise storage_error(error) from error
+                told = storage_error(error)
+                again = getattr(error.orig, "sqlstate", None) in _POSTGRES_AGAIN and attempt < _ATTEMPTS
+                if isinstance(told, StorageFullError) and self.sqlite and attempt == 1:
+                    again = self._empty_log()
+                if not again:
+                    raise told from error
                 attempt += 1
+
+    def _empty_log(self) -> bool:
+        """Write SQLite's log into its database: its room on the disk may be what is lacking. Whether it worked."""
+        connection = self._engine.raw_connection()
+        try:
+            blocked, _, _ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not blocked
+        except sqlite3.Error:
+            return False
+        finally:
+            connection.close()
 
     def _open(self) -> None:
         if self.sqlite and not self._in_memory:
