@@ -24,6 +24,7 @@ from ramify.serving.admission import Work
 from ramify.serving.errors import ApiError
 from ramify.serving.generation import Call, Place, admitted, ran
 from ramify.serving.methods.bounds import budget_of, check_bounds, check_form, check_models, width
+from ramify.serving.methods.forms import judge_forms
 from ramify.serving.methods.progress import Watch
 from ramify.serving.methods.request import Requested
 from ramify.serving.methods.traces import TraceStore
@@ -147,6 +148,7 @@ class MethodRun:
     async def _run(self, watch: Callable[[AnyEvent], None] | None) -> Result:
         """The run itself, which goes on to its orderly end when the client has left."""
         model, call = self.model, self._call
+        await judge_forms(self._server, model, self.strategy)
         store = TraceStore(self._server.storage.traces) if self.asked.trace else None
 
         def listen(event: AnyEvent) -> None:

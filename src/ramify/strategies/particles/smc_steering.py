@@ -7,6 +7,7 @@ weights, as in arXiv:2504.05410 (whose rejection scheme spares computing that ma
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,9 @@ class SmcSteering(Method):
         """Draw an allowed token for each particle, weigh, resample."""
         root = await context.root()
         vocabulary = model_vocabulary(context)
-        allowed, end = bind(AllOf(self._constraints()), vocabulary), end_mask(vocabulary)
+        # Reading a grammar may take a while, in which other runs go on.
+        allowed = await asyncio.to_thread(bind, AllOf(self._constraints()), vocabulary)
+        end = end_mask(vocabulary)
         limit = answer_limit(context, root)
         context.report([], None)  # until one is finished there is no answer: an unfinished one breaks the constraint
         particles = Population([root] * self.n, np.ones(self.n), np.zeros(self.n))

@@ -130,6 +130,16 @@ class Follower:
         )
 
 
+def compile_grammar(lark: str, vocabulary: Vocabulary, what: str) -> CompiledGrammar:
+    """A `CompiledGrammar`, read on a deep thread while the caller waits; raises as it does."""
+    return _reader().submit(CompiledGrammar, lark, vocabulary, what).result()
+
+
+@lru_cache(maxsize=1)
+def _reader() -> ThreadPoolExecutor:
+    return deep_thread("ramify-grammars")
+
+
 def deep_thread(name: str) -> ThreadPoolExecutor:
     """One thread with the stack that the deepest grammar needs, to compile on; whoever asks for it ends it."""
     before = threading.stack_size(_STACK_BYTES)

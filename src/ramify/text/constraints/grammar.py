@@ -12,7 +12,7 @@ import numpy as np
 from ramify.errors import ConfigError
 from ramify.sampling import TokenIds
 from ramify.text.constraints.base import BoolArray, NextTokens, end_mask
-from ramify.text.constraints.compiled import CompiledGrammar, Follower
+from ramify.text.constraints.compiled import CompiledGrammar, Follower, compile_grammar
 from ramify.text.constraints.vocabulary import Vocabulary
 
 
@@ -28,7 +28,7 @@ class Regex:
 
     def over(self, vocabulary: Vocabulary) -> NextTokens:
         """Raises `ConfigError` for a pattern that cannot be read."""
-        return _next_tokens(CompiledGrammar(regex_lark(self.pattern), vocabulary, f"regex {self.pattern[:80]!r}"))
+        return _next_tokens(compile_grammar(regex_lark(self.pattern), vocabulary, f"regex {self.pattern[:80]!r}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Grammar:
 
     def over(self, vocabulary: Vocabulary) -> NextTokens:
         """Raises `ConfigError` for a grammar that cannot be read."""
-        return _next_tokens(CompiledGrammar(self.lark, vocabulary, "grammar"))
+        return _next_tokens(compile_grammar(self.lark, vocabulary, "grammar"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class JsonSchema:
             schema = json.dumps(json.loads(self.schema))
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"the JSON schema is no JSON ({error}): give the schema's own text") from error
-        return _next_tokens(CompiledGrammar(f"start: %json {schema}", vocabulary, "JSON schema"))
+        return _next_tokens(compile_grammar(f"start: %json {schema}", vocabulary, "JSON schema"))
 
 
 def regex_lark(pattern: str) -> str:
