@@ -30,6 +30,17 @@ def test_other_models_are_those_that_a_strategy_calls_by_name():
     assert other_models(Sample(), BestOfN()) == ()
     methods = [parse_strategy(spec) for spec in ("spec-reason:small=a", "nudging:small=a", "cascade:cheaper=b+a")]
     assert other_models(*methods) == ("a", "b")
+    programs = {
+        "self-refine:critic=a,editor=b": ("a", "b"),
+        "annealing:editor=b": ("b",),
+        "feedback-edit:critic=a": ("a",),
+        "iad:editor=b": ("b",),
+        "mind-evolution:critic=a,author=b": ("a", "b"),
+        "moa:models=main+a,aggregator=b": ("a", "b"),
+        "archon:layers=generator:2@a/fuser@b": ("a", "b"),
+        "best-of-n:scorer=generative-verifier,model=judge": ("judge",),
+    }
+    assert {spec: other_models(parse_strategy(spec)) for spec in programs} == programs
 
 
 def test_a_method_of_ones_own_is_asked_too():

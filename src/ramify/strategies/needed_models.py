@@ -16,8 +16,8 @@ def reward_models(*strategies: Strategy) -> tuple[str, ...]:
 
 
 def other_models(*strategies: Strategy) -> tuple[str, ...]:
-    """Models that strategies call by name (their `other_models`), each once."""
-    return _each_once(getattr(made, "other_models", ()) for made in strategies)
+    """Models that strategies call by name (their `other_models`), and that judge for their scorers, each once."""
+    return _each_once((*getattr(made, "other_models", ()), *_judges(made)) for made in strategies)
 
 
 def _rewards(part: Any) -> Iterator[str]:
@@ -31,6 +31,19 @@ def _rewards(part: Any) -> Iterator[str]:
             yield name
         for field in dataclasses.fields(part):
             yield from _rewards(getattr(part, field.name))
+
+
+def _judges(part: Any) -> Iterator[str]:
+    """Models that scorers ask, other than reward models."""
+    if isinstance(part, tuple | list):
+        for piece in part:
+            yield from _judges(piece)
+    elif dataclasses.is_dataclass(part):
+        name, needs = getattr(part, "model", None), getattr(part, "needs", None)
+        if isinstance(name, str) and name and needs is not None and Capability.REWARD not in needs:
+            yield name
+        for field in dataclasses.fields(part):
+            yield from _judges(getattr(part, field.name))
 
 
 def _each_once(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:

@@ -25,9 +25,9 @@ from ramify.strategies.registry import Strategy
 
 _IN_TOKENS = frozenset(
     {
-        "answer_tokens", "cut", "foresight", "high", "low", "max_think", "medium", "memory", "min_answer", "min_think",
-        "nudge_tokens", "patience", "probe_tokens", "rationale_tokens", "reserve", "segment", "stride", "top",
-        "tokens_per_answer", "window",
+        "answer_tokens", "cut", "foresight", "high", "low", "max_think", "max_tokens", "medium", "memory", "min_answer",
+        "min_think", "nudge_tokens", "patience", "probe_tokens", "rationale_tokens", "reserve", "segment", "stride",
+        "top", "tokens_per_answer", "window",
     }
 )  # fmt: skip
 """Whole numbers that count tokens of a branch and so are bounded by the context; all others multiply the work."""

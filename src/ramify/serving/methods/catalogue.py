@@ -21,6 +21,8 @@ from ramify.strategies.registry import Strategy, describe, requirements
 from ramify.strategies.steps import StepSplitter
 
 _OPTION = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
+_NOT_BY_REQUEST = ("ensemble", "rule", "tests")
+"""Scorers that need what no request can give: other scorers as objects, a function, a problem's own tests."""
 _JSON_TYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number"}
 
 
@@ -33,7 +35,7 @@ def catalogue() -> tuple[dict[str, Any], ...]:
 @lru_cache(maxsize=1)
 def scorers() -> tuple[dict[str, Any], ...]:
     """All scorers that can be described in a request, by name."""
-    return tuple(_entry(entry) for entry in registry.techniques("scorer"))
+    return tuple(_entry(entry) for entry in registry.techniques("scorer") if entry.name not in _NOT_BY_REQUEST)
 
 
 def _method(entry: Technique) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ramify.backends.base import Node, path_details
 from ramify.engine.outputs import CompletionOutput, Logprob, PositionLogprobs, RequestMetrics, RequestOutput
-from ramify.errors import ScorerError
+from ramify.errors import EngineError, ScorerError
 from ramify.sampling import Prompt, SamplingParams
 from ramify.scoring.problem import Problem
 from ramify.serving.admission import Work
@@ -185,7 +185,7 @@ class MethodRun:
             except BaseException as error:
                 used = backend.usage
                 call.caller.rates.charge(used.prompt + used.generated + used.verifier + used.probe)
-                if isinstance(error, ScorerError) and error.__cause__ is None:  # its own word, not an engine's
+                if isinstance(error, ScorerError) and not isinstance(error.__cause__, EngineError | OSError):
                     raise ApiError(400, str(error), param="ramify.scorer", code="scorer_failed") from error
                 raise
         ran(self._server, self.model, call, place, strategy.name, result)

@@ -73,6 +73,11 @@ class Annealing(Method):
         check_template(self.feedback_prompt, "question", "answer")
         check_template(self.revise_prompt, "question", "answer", "feedback")
 
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Those that criticise and rewrite, where they are not the main one."""
+        return tuple(name for name in (self.critic, self.editor) if name)
+
     async def run(self, problem: Problem, context: Context) -> Result:
         """Draft; then find errors, revise, and accept or refuse, in turns."""
         question, attempts = question_text(problem), Attempts(context, self.scorer)

@@ -53,6 +53,12 @@ class Archon(Prompts, Method):
         """The layers as components."""
         return read_layers(str(self.layers))
 
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Those that its components ask, besides the main one."""
+        named = (component.model for layer in self.architecture for component in layer)
+        return tuple(dict.fromkeys(name for name in named if name))
+
     async def run(self, problem: Problem, context: Context) -> Result:
         """The layers in order."""
         return await LayerRun(problem, context, self, self.retries).run(self.architecture)

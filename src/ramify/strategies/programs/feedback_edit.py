@@ -64,6 +64,11 @@ class FeedbackEdit(Method):
         check_template(self.feedback_prompt, "question", "answer")
         check_template(self.edit_prompt, "question", "answer", "feedback")
 
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Those that criticise and rewrite, where they are not the main one."""
+        return tuple(name for name in (self.critic, self.editor) if name)
+
     async def run(self, problem: Problem, context: Context) -> Result:
         """Three batches: drafts, critiques, edits."""
         question, attempts = question_text(problem), Attempts(context, self.scorer)

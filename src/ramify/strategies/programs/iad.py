@@ -71,6 +71,11 @@ class IterativeAgentDecoding(Method):
         """What the scorer needs; nothing with an evaluator."""
         return frozenset() if self.evaluator is not None else self.scorer.needs
 
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """The one that rewrites, where it is not the main one."""
+        return tuple(name for name in (self.editor,) if name)
+
     async def run(self, problem: Problem, context: Context) -> Result:
         """Propose, verify, keep the best."""
         question = question_text(problem)

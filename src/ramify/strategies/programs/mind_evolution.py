@@ -123,6 +123,11 @@ class MindEvolution(Method):
         """What the scorer needs; nothing with an evaluator."""
         return frozenset() if self.evaluator is not None else self.scorer.needs
 
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """Those that criticise and rewrite, where they are not the main one."""
+        return tuple(name for name in (self.critic, self.author) if name)
+
     async def run(self, problem: Problem, context: Context) -> Result:
         """Generation by generation: talks, then migration, then resets."""
         question_text(problem)  # one that cannot be shown is refused before anything is drawn

@@ -73,6 +73,12 @@ class MixtureOfAgents(Method):
         between = tuple(Fuser(self.samples, model) for model in models)
         return (first, *([between] * (self.layers - 2)), (Fuser(1, last),))
 
+    @property
+    def other_models(self) -> tuple[str, ...]:
+        """All that it names besides the main one."""
+        named = map(_model, (*self.models.split("+"), self.aggregator))
+        return tuple(dict.fromkeys(name for name in named if name))
+
     async def run(self, problem: Problem, context: Context) -> Result:
         """Propose, propose again, aggregate."""
         prompts = Prompts(fuser_prompt=self.prompt, item=self.item)
