@@ -56,7 +56,9 @@ class ServerConfig:
     admin_port: int | None = option(None, "Port of the admin API (models, keys, drain); without it there is none.")
     admin_key: str | None = option(None, "Key of the admin API; needed where admin_host is not loopback.", secret=True)
     storage_url: str = option(
-        "", "Database of files, batches, responses and keys: a path (SQLite; ~/.local/state/ramify) or postgresql://..."
+        "",
+        "Database of files, batches, responses and keys: a path (SQLite; ~/.local/state/ramify) or postgresql://...",
+        secret=True,  # it may hold a password
     )
     storage_quota_bytes: int = option(0, "What one tenant may store; 0 is no limit.")
     file_retention_days: float = option(0.0, "Days to keep a file that names no end of its own; 0 is for ever.")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from ramify.serving.errors import ApiError
 
@@ -48,6 +49,8 @@ async def form_pieces(stream: AsyncIterator[bytes], content_type: str) -> AsyncI
                 yield piece
     except FormParserError as error:
         raise ApiError(400, f"the form cannot be read: {error}", code="invalid_form") from error
+    except ClientDisconnect as error:
+        raise ApiError(400, "the client went away before the form's end", code="invalid_form") from error
     if not reader.complete:
         raise ApiError(400, "the form ends before its last boundary: send all of it", code="invalid_form")
 
