@@ -23,17 +23,12 @@ from tests.engine.remote.conftest import OPTIONS
 from tests.engine.remote.workload import cancelled, tree
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
-COUNTED = ("prompt_tokens", "generation_tokens", "appended_tokens")
 
 
 def here() -> tuple[Served, EngineCore]:
     """The same engine in this process."""
     core, folder = load_engine(checkpoint("llama2"), OPTIONS)
     return Served(AsyncEngine(core), load_tokenizer(folder)), core
-
-
-def counts(engine: Engine) -> dict[str, int]:
-    return {name: getattr(engine.stats(), name) for name in COUNTED}
 
 
 async def quiet(engine: Engine) -> None:
@@ -49,7 +44,7 @@ async def test_trees_are_the_same_alone_and_under_load_and_so_is_every_count(rem
         expected.append(await tree(backend, seed))
         await backend.close()
     await quiet(remote.engine)
-    before = counts(remote.engine)
+    before = remote.engine.stats()
     backend = LocalBackend.sharing(remote)
     noise = [asyncio.create_task(cancelled(backend, seed)) for seed in range(3)]
     found = await asyncio.gather(*(tree(backend, seed) for seed in range(5)))
@@ -58,24 +53,25 @@ async def test_trees_are_the_same_alone_and_under_load_and_so_is_every_count(rem
     for (nodes, usage), (wanted_nodes, wanted_usage) in zip(found, expected, strict=True):
         assert nodes == wanted_nodes
         assert (usage[0], *usage[2:]) == (wanted_usage[0], *wanted_usage[2:])  # what was cached depends on the others
-    ran = {name: count - before[name] for name, count in counts(remote.engine).items()}
-    usage = backend.usage
-    assert ran["generation_tokens"] == usage.generated
-    assert remote.engine.stats().blocks_free == remote.engine.stats().blocks_total
+    now = remote.engine.stats()
+    assert now.generation_tokens - before.generation_tokens == backend.usage.generated
+    assert (now.running, now.waiting, now.parked, now.blocks_used) == (0, 0, 0, 0)
     await served.engine.close()
 
 
 async def test_nothing_is_drawn_behind_a_stop_string_or_a_step(remote: Served) -> None:
     backend = LocalBackend.sharing(remote)
     await quiet(remote.engine)
-    before = remote.engine.stats().generation_tokens
+    before = remote.engine.stats()
     root = await backend.root("Tom", BranchKey.root(2))
     params = SamplingParams(max_tokens=60, temperature=1.0, ignore_eos=True, stop=("e", "ar"))
     nodes = [node async for node in backend.extend(root, params, 12)]
     await backend.close()
     assert any(node.finish_reason == "stop" for node in nodes)
     drawn = sum(node.num_new_tokens for node in nodes)
-    assert remote.engine.stats().generation_tokens - before == drawn == root.usage.generated
+    now = remote.engine.stats()
+    assert now.generation_tokens - before.generation_tokens == drawn == root.usage.generated
+    assert now.prompt_tokens - before.prompt_tokens == root.usage.prompt
 
 
 async def test_streams_say_what_the_same_streams_say_here(remote: Served) -> None:
