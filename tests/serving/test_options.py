@@ -78,7 +78,7 @@ def test_every_option_has_the_same_meaning_as_flag_variable_and_key(served: list
     special |= {"gpu_memory_utilization": 0.5, "ssl_min_version": "1.3", "log_level": "error", "log_format": "json"}
     special |= {"max_num_batched_tokens": 4096, "api_key": "a-key", "admin_port": 9, "scheduling_policy": "priority"}
     special |= {"max_waiting_share": 0.25}
-    ordinary: dict[type, Any] = {str: "x", int: 7, float: 7.5, bool: True}
+    ordinary: dict[type, Any] = {str: "x", int: 7, float: 0.75, bool: True}
     flags, environ, lines = ["serve", "nano"], {}, ["models: [nano]"]
     for option in OPTIONS:
         value = special.get(option.name, ordinary[option.kind])
