@@ -211,6 +211,14 @@ def test_requests_run_while_a_grammar_is_read(monkeypatch: pytest.MonkeyPatch) -
     assert_whole(core)
 
 
+def test_more_forms_than_are_kept_are_all_followed(tokenizer: Tokenizer) -> None:
+    forms = [{"regex": f"{number:03}[ab]"} for number in range(80)]
+    core = engine(max_num_seqs=64)
+    for number, result in enumerate(run(core, *(request(form, length=5) for form in forms))):
+        assert re.fullmatch(f"{number:03}[ab]", tokenizer.decode(result.tokens))
+    assert_whole(core)
+
+
 def test_other_parameters_yield_to_a_complete_answer(tokenizer: Tokenizer) -> None:
     core = engine()
     (long,) = run(core, request({"choice": ["ab"]}, min_tokens=20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from concurrent.futures import Future
 
 from ramify.engine.grammars import Grammars
 from ramify.engine.guide import Guide
@@ -21,7 +22,7 @@ class Guides:
 
     def __init__(self, grammars: Grammars | None) -> None:
         self._grammars = grammars
-        self._waiting: list[Sequence] = []
+        self._waiting: list[tuple[Sequence, Future[CompiledGrammar] | None]] = []
 
     def __bool__(self) -> bool:
         """Whether sequences wait."""
@@ -46,7 +47,9 @@ class Guides:
             return True
         if sequence.guide is not None and sequence.guide.holds(params):
             return True
-        self._waiting.append(sequence)
+        form = params.structured_outputs
+        grammar = None if form is None or self._grammars is None else self._grammars.get(form)
+        self._waiting.append((sequence, grammar))
         return False
 
     def settle(
@@ -56,18 +59,19 @@ class Guides:
 
         Args:
             alive: ids of the sequences that are still wanted.
-            patience_s: how long to wait for each grammar.
+            patience_s: how long to wait for the first of them.
         """
         waiting, self._waiting = self._waiting, []
         ready: list[Sequence] = []
         failed: list[tuple[Sequence, RamifyError]] = []
-        for sequence in waiting:
+        for sequence, reading in waiting:
             if sequence.id not in alive:
                 continue
             try:
-                grammar = self._grammar_of(sequence.params, patience_s)
+                grammar = None if reading is None else reading.result(patience_s)
             except TimeoutError:
-                self._waiting.append(sequence)
+                patience_s = 0.0
+                self._waiting.append((sequence, reading))
             except RamifyError as error:
                 failed.append((sequence, error))
             except Exception as fault:
@@ -79,8 +83,3 @@ class Guides:
                     each.guide = Guide(each.params, grammar, each.answer_start)
                 ready.append(sequence)
         return ready, failed
-
-    def _grammar_of(self, params: SamplingParams, patience_s: float) -> CompiledGrammar | None:
-        if params.structured_outputs is None or self._grammars is None:
-            return None
-        return self._grammars.get(params.structured_outputs).result(patience_s)
