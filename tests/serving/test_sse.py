@@ -68,8 +68,9 @@ async def test_a_stream_is_sent_and_ended() -> None:
 
 
 async def test_an_error_before_the_first_event_has_a_status_of_its_own() -> None:
-    async def events() -> AsyncGenerator[bytes]:
-        raise ApiError(429, "later")
+    async def events(fails: bool = True) -> AsyncGenerator[bytes]:
+        if fails:
+            raise ApiError(429, "later")
         yield b""
 
     client = Client()

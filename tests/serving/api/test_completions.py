@@ -29,12 +29,14 @@ def test_a_prompt_may_be_text_ids_or_a_list_of_either(client: OpenAI, local: LLM
         for output in local.generate(PROMPTS, SamplingParams(n=2, max_tokens=6, seed=4), use_tqdm=False)
         for answer in output.outputs
     ]
+    prompt: Any
     for prompt in (PROMPTS, ids):
         answer = complete(client, prompt=prompt, n=2)
         assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
         assert [choice.text for choice in answer.choices] == expected
         assert answer.usage.prompt_tokens == sum(map(len, ids))
-    for prompt in (PROMPTS[0], ids[0]):
+    one: tuple[Any, ...] = (PROMPTS[0], ids[0])
+    for prompt in one:
         assert [choice.text for choice in complete(client, prompt=prompt, n=2).choices] == expected[:2]
     texts = dict.fromkeys(range(4), "")
     for chunk in complete(client, prompt=PROMPTS, n=2, stream=True):
@@ -57,7 +59,7 @@ def test_echo_scores_the_prompt_as_evaluation_harnesses_ask_for_it(client: OpenA
     ids = list(local.tokenizer.encode("Tom has 12 apples and gives 7 away. ø"))
     answer = complete(client, prompt=[ids], echo=True, logprobs=1, max_tokens=max_tokens)
     told = answer.choices[0].logprobs
-    [expected] = local.logprobs([ids[:1]], [ids[1:]])
+    [expected] = local.logprobs([ids[:1]], [tuple(ids[1:])])
     assert told.token_logprobs[0] is None
     assert told.top_logprobs[0] is None
     assert told.token_logprobs[1 : len(ids)] == expected.tolist()
