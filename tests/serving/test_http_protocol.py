@@ -121,6 +121,23 @@ def test_header_size_is_bounded_also_when_the_headers_never_end(port: str) -> No
         assert sent < ENDLESS
 
 
+def test_requests_that_are_sent_ahead_are_all_answered_in_order(port: str) -> None:
+    request = HEAD + b"Content-Length: 4\r\n\r\n"
+    many = 1500
+    got = b""
+    with raw(port) as connection:
+        sender = threading.Thread(
+            target=connection.sendall, args=(b"".join(request + b"%04d" % number for number in range(many)),)
+        )
+        sender.start()
+        while got.count(b"HTTP/1.1 200") < many or not got.endswith(b"%04d" % (many - 1)):
+            more = connection.recv(2**20)
+            assert more, got[-200:]
+            got += more
+        sender.join()
+    assert [int(answer[-4:]) for answer in got.split(b"HTTP/1.1 200")[1:]] == list(range(many))
+
+
 @pytest.mark.parametrize("beginning", [b"", b"GET /echo HTTP/1.1\r\nHo", HEAD + b"Content-Length: 1000\r\n\r\n["])
 def test_slowloris_who_sends_too_slowly_is_cut_off(beginning: bytes, port: str) -> None:
     with raw(port) as connection:

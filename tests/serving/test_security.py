@@ -763,3 +763,11 @@ def test_disconnect_storm_clients_that_stream_and_vanish_leave_nothing(guarded: 
 
     guarded.ask(settled)
     assert still_serves(guarded)
+
+
+def test_the_threat_model_names_tests_that_are_there() -> None:
+    guide = (SOURCE.parents[1] / "docs" / "guides" / "security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+?)_?(?:\.\.\.)?`", guide))
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) > 25
+    assert {name for name in named if f"def {name}" not in tests} == set()

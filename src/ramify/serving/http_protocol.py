@@ -34,6 +34,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._in_headers = True
         self._in_body = False
+        self._began = False
         self._header_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -54,9 +55,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came. Headers that do not end are counted as they come, for the parser would hold all of them."""
-        was_in_headers = self._in_headers
+        was_in_headers, self._began = self._in_headers, False
         super().data_received(data)
-        if was_in_headers and self._in_headers:
+        if was_in_headers and self._in_headers and not self._began:
             self._header_bytes += len(data)
             if self._header_bytes > self.bounds.max_header_bytes:
                 self._refuse(431, "the request's headers are too long: send fewer, or shorter ones")
@@ -68,7 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_headers, self._in_body, self._header_bytes = True, False, 0
+        self._in_headers, self._in_body, self._began, self._header_bytes = True, False, True, 0
         if self._deadline is None:
             self._set_deadline(self.bounds.header_timeout_s)
 
@@ -111,7 +112,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stalled = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
 
     def _late(self) -> None:
-        if self._in_headers:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._set_deadline(self.bounds.header_timeout_s)  # it sent ahead and waits for us
+        elif self._in_headers:
             self._refuse(408, "the request's headers did not arrive in time")
         else:
             self.transport.abort()
