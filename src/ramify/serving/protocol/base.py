@@ -84,7 +84,7 @@ class SamplingFields(WithoutEffect):
     logit_bias: (
         Annotated[dict[TokenNumber, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] | None
     ) = Field(None, description="Token id -> number added to its logit.")
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63)] | None = Field(
         None, description="The same seed gives the same tokens, whatever else the server does."
     )
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS, fail_fast=True)] | None = None

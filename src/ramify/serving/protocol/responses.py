@@ -164,7 +164,7 @@ class ResponseRequest(WithoutEffect):
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63)] | None = Field(
         None, description="The same seed gives the same tokens, whatever else the server does."
     )
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
