@@ -26,7 +26,7 @@ from ramify.serving.errors import ApiError
 from ramify.serving.launch import Stop
 
 QUESTION = "Use the numbers 3, 7 and 4 to make 25. Use every number exactly once."
-STREAM = {"model": "nano", "prompt": QUESTION, "max_tokens": 300, "ignore_eos": True, "stream": True}
+STREAM = {"model": "nano", "prompt": QUESTION, "max_tokens": 200, "ignore_eos": True, "stream": True}
 
 
 @dataclass
