@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -44,7 +44,5 @@ class EmbeddingRequest(ScoringFields):
 
     def inputs(self) -> list[OnePrompt]:
         """Each input by itself: text or ids."""
-        if isinstance(self.input, str):
-            return [self.input]
-        first = self.input[0]
-        return [self.input] if isinstance(first, int) else list(self.input)  # type: ignore[list-item]
+        given: Any = self.input
+        return [given] if isinstance(given, str) or isinstance(given[0], int) else list(given)
