@@ -146,7 +146,9 @@ def test_ids_that_are_none_are_not_found(url: str, file_id: str) -> None:
         assert answer.status_code == 404
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=10001", "limit=x", "order=up", "after=file-none", "after=%00", "purpose=%00"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=10001", "limit=x", "order=up", "after=file-none", "after=%00", "purpose=%00"]
+)
 def test_lists_refuse_what_they_do_not_know(url: str, query: str) -> None:
     assert httpx2.get(f"{url}/v1/files?{query}").status_code == 400
 

@@ -10,9 +10,9 @@ from typing import cast
 import sqlalchemy as sql
 from sqlalchemy.orm import Session
 
-from ramify.errors import StorageError
-from ramify.serving.storage.records import BatchRequest, BatchStatus, LineError, LineResult, StoredBatch, Usage
-from ramify.serving.storage.tables import BatchRow
+from ramify.errors import RequestError, StorageError
+from ramify.serving.storage.records import BatchRequest, BatchStatus, LineError, LineResult, StoredBatch, Usage, is_id
+from ramify.serving.storage.tables import BatchRow, FileRow
 
 TRANSITIONS: Mapping[BatchStatus, frozenset[BatchStatus]] = {
     "validating": frozenset({"in_progress", "failed", "cancelling", "expired"}),
@@ -54,6 +54,19 @@ def new_row(request: BatchRequest, batch_id: str, now: float) -> BatchRow:
         output_tokens=0,
         reasoning_tokens=0,
     )
+
+
+def check_input(session: Session, request: BatchRequest, now: float) -> None:
+    """Raises RequestError: the input is no batch file of the owner."""
+    file_id = request.input_file_id
+    lasts = FileRow.expires_at.is_(None) | (FileRow.expires_at > now)
+    mine = (FileRow.id == file_id, FileRow.owner == request.owner, FileRow.ready == 1, lasts)
+    found = sql.select(FileRow.purpose).where(*mine).with_for_update()  # it is not deleted before the batch is stored
+    purpose = session.scalar(found) if is_id(file_id) else None
+    if purpose is None:
+        raise RequestError(f"there is no file {file_id[:100]!r}: upload one with purpose 'batch'")
+    if purpose != "batch":
+        raise RequestError(f"{file_id} has purpose {purpose!r}: the input of a batch is uploaded with purpose 'batch'")
 
 
 def held(session: Session, batch: StoredBatch, holder: str) -> BatchRow:

@@ -29,7 +29,7 @@ from ramify.serving.storage.records import (
     is_id,
     new_id,
 )
-from ramify.serving.storage.tables import BatchResultRow, BatchRow, FileRow
+from ramify.serving.storage.tables import BatchResultRow, BatchRow
 
 __all__ = ["LEASE_S", "TRANSITIONS", "Batches", "LeaseLost"]
 LEASE_S = 30.0
@@ -57,7 +57,7 @@ class Batches:
 
         def work(session: Session) -> StoredBatch:
             now = self._clock()
-            _check_input(session, request, now)
+            batch_rows.check_input(session, request, now)
             row = batch_rows.new_row(request, new_id("batch_"), now)
             session.add(row)
             session.flush()
@@ -291,15 +291,3 @@ class Batches:
         gone = sql.delete(BatchResultRow).where(key.in_(some)).returning(BatchResultRow.number)
         options = {"synchronize_session": False}
         return await self._database.write(lambda session: len(session.execute(gone, execution_options=options).all()))
-
-
-def _check_input(session: Session, request: BatchRequest, now: float) -> None:
-    file_id = request.input_file_id
-    lasts = FileRow.expires_at.is_(None) | (FileRow.expires_at > now)
-    mine = (FileRow.id == file_id, FileRow.owner == request.owner, FileRow.ready == 1, lasts)
-    found = sql.select(FileRow.purpose).where(*mine).with_for_update()  # it is not deleted before the batch is stored
-    purpose = session.scalar(found) if is_id(file_id) else None
-    if purpose is None:
-        raise RequestError(f"there is no file {file_id[:100]!r}: upload one with purpose 'batch'")
-    if purpose != "batch":
-        raise RequestError(f"{file_id} has purpose {purpose!r}: the input of a batch is uploaded with purpose 'batch'")
