@@ -87,7 +87,7 @@ async def test_a_client_that_leaves_frees_every_block_and_pays_for_what_ran(
     assert events[-1].reason == "cancelled"
     drawn = after.generation_tokens - before.generation_tokens
     assert 0 < events[-1].ledger["generated"] == drawn < 64 * 400
-    assert not server.methods._runs
+    assert server.methods.count == 0
 
 
 async def test_a_run_that_waits_for_its_turn_is_cancelled_there(client: AsyncOpenAI, server: Server) -> None:

@@ -19,11 +19,11 @@ from ramify.strategies import Result, SelfConsistency, parse_strategy
 QUESTION = "Use the numbers 3, 7 and 4 to make 25. Use every number exactly once."
 ASKED: Any = [{"role": "user", "content": QUESTION}]
 FAMILIES = (
-    "best-of-n:n=3",
+    "best-of-n:n=2",
     "self-consistency:n=4",
-    "beam:n=4,m=2",
-    "rebase:n=3",
-    "particle-filter:n=3",
+    "beam:n=4,m=2,scorer=logprob",
+    "rebase:n=2",
+    "particle-filter:n=2",
     "moa:samples=2,layers=1",
     "first-finish:stride=8",
 )

@@ -22,7 +22,7 @@ def endpoint(url: str, **more: object) -> Endpoint:
     return Endpoint(f"{url}/v1", "nano", api_key="none", max_model_len=512, retries=0, **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("spec", ["self-consistency:n=3", "beam:n=4,m=2,scorer=logprob", "self-refine:rounds=1"])
+@pytest.mark.parametrize("spec", ["self-consistency:n=3", "beam:n=4,m=2,scorer=logprob"])
 def test_a_method_on_a_server_gives_what_it_gives_on_the_local_engine(url: str, spec: str) -> None:
     async def far() -> Result:
         place = endpoint(url, branch_keys=True, continuation="continue_final_message")

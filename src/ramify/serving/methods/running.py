@@ -42,11 +42,12 @@ class RunningMethods:
         return len(self._runs)
 
     async def close(self) -> None:
-        """Cancel what still runs."""
+        """Cancel what still runs; nothing can be run after this."""
         runs = list(self._runs)
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def solve(
         self,
