@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx2
 import pytest
@@ -23,40 +22,50 @@ LONG = "best-of-n:n=64"
 """Takes long enough to be stopped on the way."""
 
 
-@contextmanager
-def site_on(port: int, *options: str) -> Iterator[None]:
-    """`ramify serve` on a port. When it is left, the server is killed without warning."""
-    command = [sys.executable, "-c", "from ramify.cli.main import app; app()", "serve", "nano", "nano-prm"]
-    command += ["--port", str(port), "--storage-url", ":memory:", *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not is_ready(port):
-            assert process.poll() is None, "the server did not start"
+KEY = "a-key-for-this-test-alone"
+
+
+class Site:
+    """`ramify serve`, with a key, on a port of its own; killed without warning."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", "from ramify.cli.main import app; app()", "serve", "nano", "nano-prm"]
+        command += ["--port", str(self.port), "--storage-url", ":memory:", "--api-key", KEY]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not self.is_ready():
+            assert self.process.poll() is None, "the server did not start"
             time.sleep(0.05)
+
+    def is_ready(self) -> bool:
         try:
-            yield
-        finally:
-            process.kill()
+            return httpx2.get(f"{self.url}ready").status_code == 200
+        except httpx2.TransportError:
+            return False
 
-
-def is_ready(port: int) -> bool:
-    try:
-        return httpx2.get(f"http://127.0.0.1:{port}/ready").status_code == 200
-    except httpx2.TransportError:
-        return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    port = free_port()
-    with site_on(port):
-        yield f"http://127.0.0.1:{port}/"
+def running_site() -> Iterator[Site]:
+    site = Site()
+    yield site
+    site.kill()
+
+
+@pytest.fixture
+def site(running_site: Site, watched: Watched) -> str:
+    """The address of the server, whose key the page's tab has already."""
+    watched.page.add_init_script(f"sessionStorage.setItem('ramify-api-key', '{KEY}')")
+    return running_site.url
 
 
 def ask(page: Page, question: str = QUESTION) -> None:
@@ -122,8 +131,7 @@ def test_a_method_is_switched_and_the_conversation_goes_on(watched: Watched, sit
     assert page.locator(".viewer").count() == 0
     choose(page, "self-consistency:n=3")
     ask(page, "And now make 19 of the numbers 3, 7 and 9.")
-    expect(page.locator(".turns > li")).to_have_count(2)
-    finished(page)
+    expect(page.locator(".answer.done")).to_have_count(2)
     assert "answer" in status(page)
     page.get_by_role("button", name="New chat").click()
     expect(page.locator(".turns > li")).to_have_count(0)
@@ -175,24 +183,22 @@ def test_a_reload_in_the_middle_keeps_the_conversation(watched: Watched, site: s
     assert watched.problems == []
 
 
-def test_a_server_that_goes_is_missed_and_found_again(watched: Watched) -> None:
-    port = free_port()
+def test_a_server_that_goes_is_missed_and_found_again(watched: Watched, site: str, running_site: Site) -> None:
     page = watched.page
-    with site_on(port):
-        page.goto(f"http://127.0.0.1:{port}/")
-        expect(page.locator(".connection")).to_contain_text("connected")
-        choose(page, LONG, 20_000)
-        ask(page)
-        expect(page.locator(".answer.running")).to_be_visible()
+    page.goto(site)
+    expect(page.locator(".connection")).to_contain_text("connected")
+    choose(page, LONG, 20_000)
+    ask(page)
+    expect(page.locator(".answer.running")).to_be_visible()
+    running_site.kill()
     expect(page.locator(".answer.failed .error")).to_be_visible()
     expect(page.get_by_text("The server cannot be reached.")).to_be_visible()
     assert page.locator(".question").count() == 1  # what was said stays
-    with site_on(port):
-        expect(page.locator(".connection")).to_contain_text("connected", timeout=30_000)
-        choose(page, "sample")
-        page.get_by_label("Message").fill("3 + 4 = ?")
-        page.keyboard.press("Enter")
-        expect(page.locator(".answer.done")).to_be_visible(timeout=30_000)
+    running_site.start()
+    expect(page.locator(".connection")).to_contain_text("connected", timeout=30_000)
+    choose(page, "sample")
+    ask(page)
+    finished(page)
 
 
 def test_the_dashboard_shows_throughput_latency_and_the_memory_map(watched: Watched, site: str) -> None:
@@ -207,18 +213,14 @@ def test_the_dashboard_shows_throughput_latency_and_the_memory_map(watched: Watc
     assert watched.problems == []
 
 
-def test_a_server_with_keys_asks_for_one_and_keeps_it_in_the_tab(watched: Watched) -> None:
-    port = free_port()
-    with site_on(port, "--api-key", "secret-key-of-this-test"):
-        page = watched.page
-        page.goto(f"http://127.0.0.1:{port}/")
-        page.get_by_label("This server asks for an API key").fill("wrong")
+def test_a_server_with_keys_asks_for_one_and_keeps_it_in_the_tab(watched: Watched, running_site: Site) -> None:
+    page = watched.page
+    page.goto(running_site.url)
+    for key, state in (("wrong", "key needed"), (KEY, "connected")):
+        page.get_by_label("This server asks for an API key").fill(key)
         page.get_by_role("button", name="Use").click()
-        expect(page.locator(".connection")).to_contain_text("key needed")
-        page.get_by_label("This server asks for an API key").fill("secret-key-of-this-test")
-        page.get_by_role("button", name="Use").click()
-        expect(page.locator(".connection")).to_contain_text("connected")
-        assert page.evaluate("Object.keys(localStorage).length") == 0
+        expect(page.locator(".connection")).to_contain_text(state)
+    assert page.evaluate("Object.keys(localStorage).length") == 0
 
 
 def test_a_model_that_writes_markup_is_shown_as_text(watched: Watched, site: str) -> None:
@@ -264,7 +266,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(watched: Watched, site: str
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
 
 
-def test_the_pages_policy_allows_its_own_files_alone(site: str) -> None:
+def test_the_pages_policy_allows_its_own_files_alone(running_site: Site) -> None:
+    site = running_site.url
     answer = httpx2.get(site)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -272,4 +275,5 @@ def test_the_pages_policy_allows_its_own_files_alone(site: str) -> None:
     assert "http" not in answer.text.replace("http-equiv", "")  # no outside host is named
     for path in ("assets/index.js", "assets/index.css"):
         assert httpx2.get(f"{site}{path}").status_code == 200
-    assert httpx2.get(f"{site}assets/..%2f..%2fviewer.html").status_code == 404
+    headers = {"authorization": f"Bearer {KEY}"}
+    assert httpx2.get(f"{site}assets/..%2f..%2fviewer.html", headers=headers).status_code == 404

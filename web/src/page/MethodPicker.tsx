@@ -36,7 +36,7 @@ export function MethodPicker({ method, cards, onMethod, legend = "Method" }: Pro
           value={method.strategy}
           placeholder="one sample"
           spellcheck={false}
-          onChange={(event) => onMethod({ ...method, strategy: event.currentTarget.value.trim() })}
+          onInput={(event) => onMethod({ ...method, strategy: event.currentTarget.value.trim() })}
         />
       </label>
       <datalist id={list}>

@@ -45,9 +45,7 @@ class RamifyField(ApiModel):
         None, description='A reward model ("nano-prm"), a scorer with options ("prm:agg=min"), or {"type": "prm", ...}.'
     )
     equivalence: Spec | None = Field(None, description='What makes two answers the same: "marked", "number", "text"...')
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63)] | None = Field(
-        None, description="In place of the body's seed."
-    )
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63)] | None = Field(None, description="In place of the body's seed.")
     candidates: bool = Field(False, description="Give all answers that the choice was made among.")
     trace: bool = Field(False, description="Store the run's events; /v1/traces/{id}/content gives them.")
     events: bool = Field(True, description="Progress events in a stream.")
