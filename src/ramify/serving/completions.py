@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ramify.engine.outputs import CompletionOutput, RequestOutput
+from ramify.engine.outputs import CompletionOutput, PositionLogprobs, RequestOutput
 from ramify.sampling import SamplingParams
 from ramify.serving import sse
 from ramify.serving.auth import Caller
@@ -193,7 +193,8 @@ class _Piece:
 
     def _logprobs(self, output: RequestOutput, answer: CompletionOutput) -> dict[str, Any]:
         request = self._request
-        tokens, positions = answer.token_ids[self._tokens :], list((answer.logprobs or [])[self._tokens :])
+        tokens = answer.token_ids[self._tokens :]
+        positions: list[PositionLogprobs | None] = [*(answer.logprobs or [])[self._tokens :]]
         if self._offsets is None:
             echoed = request.prompt_text(self._place) if request.body.echo else ""
             self._offsets = request.offsets(len(echoed))

@@ -7,7 +7,7 @@ and change nothing are listed.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
@@ -34,11 +34,14 @@ def _whole(value: float) -> int:
     return int(value)
 
 
-TokenId = Annotated[
-    Annotated[int, Field(ge=0, lt=2**31)] | Annotated[float, Field(ge=0, lt=2**31), AfterValidator(_whole)],
-    Field(union_mode="left_to_right"),
-    WithJsonSchema({"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}),
-]
+if TYPE_CHECKING:
+    TokenId = int
+else:  # a number of either form that becomes an int; long lists of ints never leave pydantic's compiled code
+    TokenId = Annotated[
+        Annotated[int, Field(ge=0, lt=2**31)] | Annotated[float, Field(ge=0, lt=2**31), AfterValidator(_whole)],
+        Field(union_mode="left_to_right"),
+        WithJsonSchema({"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}),
+    ]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenNumber = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}$")]
 

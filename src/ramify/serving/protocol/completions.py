@@ -38,7 +38,7 @@ class CompletionRequest(SamplingFields, StructuredFields):
         if isinstance(self.prompt, str):
             return [self.prompt]
         first = self.prompt[0]
-        return [self.prompt] if isinstance(first, int) else list(self.prompt)  # type: ignore[list-item]
+        return [self.prompt] if isinstance(first, int) else list(self.prompt)  # type: ignore[arg-type, list-item]
 
     def params(self) -> SamplingParams:
         """As the engine takes them, for one prompt.
