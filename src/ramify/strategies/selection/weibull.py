@@ -27,13 +27,13 @@ def upper_posterior(logs: FloatArray) -> FloatArray:
     Ones where no mixture can be fitted (fewer than four different values), so that nothing would be pruned. Depends
     neither on the order of the values nor on a common factor of the probabilities.
     """
-    values, place = np.unique(logs, return_inverse=True)
+    # Rounded, or a common factor would decide which almost equal values are one.
+    values, place = np.unique(np.round(logs - logs.max(), 6), return_inverse=True)
     if len(values) < FEWEST:
         return np.ones(len(logs))
     counts = np.bincount(place.reshape(-1), minlength=len(values)).astype(np.float64)
-    centred = values - values.max()
-    spread = float(np.sqrt(np.average((centred - np.average(centred, weights=counts)) ** 2, weights=counts)))
-    return fit(centred / spread, counts)[place.reshape(-1)]
+    spread = float(np.sqrt(np.average((values - np.average(values, weights=counts)) ** 2, weights=counts)))
+    return fit(values / spread, counts)[place.reshape(-1)]
 
 
 def fit(values: FloatArray, counts: FloatArray) -> FloatArray:
