@@ -19,6 +19,9 @@ from ramify.engine.llm import OfflineLLM
 from ramify.errors import PromptTooLongError, RequestError
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
+from ramify.scoring.problem import Problem
+from ramify.strategies import parse_strategy, solve
+from ramify.strategies.kernel.trace import AnyEvent, Grown, Ran
 from tests.engine.harness import checkpoint
 
 LINES = StepEnd(stop=("e", "a"))
@@ -281,3 +284,15 @@ def test_solving_with_the_offline_engine_gives_its_pool_back() -> None:
     llm = OfflineLLM(checkpoint("llama2"), num_kv_blocks=40)
     llm.generate(["Tom", "Ann"], SamplingParams(max_tokens=3), use_tqdm=False)
     assert llm.core.num_free_blocks == llm.core.scheduler.pool.num_usable
+
+
+async def test_a_listener_hears_in_which_steps_each_branch_ran_and_the_trace_does_not(backend: LocalBackend) -> None:
+    heard: list[AnyEvent] = []
+    problem = Problem("1", "alpha beta")
+    result = await solve(parse_strategy("self-consistency:n=3"), problem, backend, listener=heard.append)
+    grown = {event.node: event.num_tokens for event in heard if isinstance(event, Grown)}
+    ran = {event.node: event for event in heard if isinstance(event, Ran)}
+    assert set(ran) == set(grown)
+    for node, event in ran.items():
+        assert event.last_step - event.first_step + 1 >= grown[node]  # a token a step at most
+    assert not any(isinstance(event, Ran) for event in result.trace.events)

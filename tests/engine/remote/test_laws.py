@@ -13,7 +13,7 @@ from ramify.engine.async_llm import AsyncLLM
 from ramify.engine.core import EngineCore
 from ramify.engine.engine import Engine, settle
 from ramify.engine.loading import load_engine
-from ramify.engine.request import EngineRequest, SequenceOutput
+from ramify.engine.request import EngineRequest, SequenceOutput, StepEnd
 from ramify.errors import PromptTooLongError, RequestError
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
@@ -129,3 +129,24 @@ async def test_refusals_are_the_same_errors_and_leave_nothing(remote: Served) ->
     engine.drop([10**9])
     await quiet(engine)
     assert engine.stats().blocks_free == engine.stats().blocks_total
+
+
+async def test_the_map_of_the_pool_tells_free_cached_held_and_shared_blocks(remote: Served) -> None:
+    await quiet(remote.engine)
+    for engine in (remote.engine, here()[0].engine):
+        total, before = engine.stats().blocks_total, await engine.kv_map()
+        assert len(before) == total
+        assert set(before) <= {"f", "c"}
+        backend = LocalBackend.sharing(Served(engine, remote.tokenizer))
+        root = await backend.root(prompt(34, seed=77), BranchKey.root(9))
+        params = SamplingParams(max_tokens=4, ignore_eos=True)
+        nodes = [node async for node in backend.extend(root, params, n=3, step_end=StepEnd(max_tokens=2))]
+        during = await engine.kv_map()
+        assert during.count("s") == 34 // engine.config.block_size  # whole blocks of the prompt, under three branches
+        assert during.count("h") >= 3
+        assert during.count("s") + during.count("h") == engine.stats().blocks_used
+        backend.release(nodes)
+        await quiet(engine)
+        after = await engine.kv_map()
+        assert set(after) <= {"f", "c"}
+        assert "c" in after
