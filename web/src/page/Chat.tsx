@@ -24,6 +24,7 @@ export function Chat({ model, cards }: { model: string; cards: readonly Strategy
   const [method, setMethod] = useState<Method>(DEFAULT_METHOD);
   const [temperature, setTemperature] = useState(0.8);
   const [draft, setDraft] = useState("");
+  const [early, setEarly] = useState(false);
   const [live, setLive] = useState<LiveTree | null>(null);
   const aborter = useRef<AbortController | null>(null);
   const onTree = useTrees(setLive);
@@ -53,10 +54,20 @@ export function Chat({ model, cards }: { model: string; cards: readonly Strategy
   };
   const send = () => {
     const question = draft.trim();
-    if (question === "" || running || model === "") return;
+    if (question === "" || running) return;
+    if (model === "") {
+      setEarly(true);
+      return;
+    }
     setDraft("");
     askAgain(turns, question, method);
   };
+  // Sent before the server was there: it goes out when it is.
+  useEffect(() => {
+    if (!early || model === "") return;
+    setEarly(false);
+    send();
+  }, [early, model]);
   const clear = () => {
     aborter.current?.abort();
     setTurns([]);
@@ -131,8 +142,8 @@ export function Chat({ model, cards }: { model: string; cards: readonly Strategy
             Stop
           </button>
         ) : (
-          <button type="submit" class="primary" disabled={draft.trim() === "" || model === ""}>
-            Send
+          <button type="submit" class="primary" disabled={draft.trim() === ""}>
+            {early ? "Waiting for the server" : "Send"}
           </button>
         )}
         <button type="button" onClick={clear} disabled={turns.length === 0}>

@@ -68,8 +68,10 @@ function paintMap(canvas: HTMLCanvasElement, blocks: string): void {
     const letter = blocks[i] as keyof typeof WORDS;
     const colour = fill[letter];
     if (colour === null) {
+      context.globalAlpha = 0.3;
       context.strokeStyle = theme.line;
       context.strokeRect(x + 0.5, y + 0.5, CELL - 2, CELL - 2);
+      context.globalAlpha = 1;
       continue;
     }
     context.fillStyle = colour;
