@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,26 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TIMEOUT_S = 240
 
 
-def run(command: list[str], folder: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a `ramify` and a `python` that start at once (see `warm_python`)."""
+    folder = tmp_path_factory.mktemp("commands")
+    door = folder / "door"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    warm = [sys.executable, "-m", "tests.warm_python", str(door)]
+    with subprocess.Popen(warm, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        for name, program in (("ramify", "ramify"), ("python", "")):
+            asker = f"{sys.executable} -S {ROOT / 'tests' / 'warm_python.py'} {door} {program}"
+            (folder / name).write_text(f'#!/bin/sh\nexec {asker} "$@"\n')
+            (folder / name).chmod(0o755)
+        yield folder
+        server.kill()
+
+
+def run(command: list[str], folder: Path, commands: Path) -> None:
+    path = f"{commands}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
@@ -27,19 +46,19 @@ def run(command: list[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_marked_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path) -> None:
+def test_the_marked_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, commands: Path) -> None:
     blocks = BLOCK.findall(page.read_text())
     python = "\n".join(code for language, code in blocks if language == "python")
     if python:
-        run([sys.executable, "-c", python], tmp_path)
+        run([str(commands / "python"), "-c", python], tmp_path, commands)
     bash = "".join(code for language, code in blocks if language == "bash")
     if bash:
-        run(["bash", "-euo", "pipefail", "-c", bash], tmp_path)
+        run(["bash", "-euo", "pipefail", "-c", bash], tmp_path, commands)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs(example: Path, tmp_path: Path) -> None:
-    run([sys.executable, str(example)], tmp_path)
+def test_an_example_runs(example: Path, tmp_path: Path, commands: Path) -> None:
+    run([str(commands / "python"), str(example)], tmp_path, commands)
 
 
 def test_every_run_mark_stands_before_a_block_that_can_run() -> None:
