@@ -177,6 +177,19 @@ def test_a_line_holds_what_times_are_counted_from() -> None:
     assert not {"code", "strategy", "background"} & line.keys()
 
 
+def test_the_first_token_of_a_stream_counts_when_it_was_sent_and_that_of_a_method_when_it_was_drawn() -> None:
+    record = record_with_everything()
+    record.first_sent_s = 10.375
+    assert line_of(record, now_s=12.0)["ttft_s"] == 0.375
+    record.strategy = "best-of-n"  # its stream begins with progress
+    assert line_of(record, now_s=12.0)["ttft_s"] == 0.25
+    record = RequestRecord("r-2", "POST", "/v1/completions", arrived_s=10.0, arrived_unix_s=1000.0)
+    record.saw_tokens([10.5])
+    record.first_sent_s = 10.625
+    line = line_of(record, now_s=12.0)
+    assert line["first_token_at"] == line["last_token_at"] == 1000.625
+
+
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
 def test_a_log_line_is_one_line_whatever_a_client_sent(formatter: logging.Formatter) -> None:
     stream = StringIO()

@@ -36,6 +36,7 @@ class RequestRecord:
         prompt_tokens, cached_tokens, generated_tokens: of all its generations.
         queue_s: waited for a slot; of several generations the longest.
         first_token_s, last_token_s: when tokens came from the engine; None without any.
+        first_sent_s: when the first piece of a stream was handed to the client's connection; None if it is no stream.
         prompts, answers: texts, kept only where the log is to hold them.
     """
 
@@ -58,6 +59,7 @@ class RequestRecord:
     queue_s: float = 0.0
     first_token_s: float | None = None
     last_token_s: float | None = None
+    first_sent_s: float | None = None
     prompts: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
 
@@ -69,6 +71,13 @@ class RequestRecord:
         self.generated_tokens += sum(len(completion.token_ids) for completion in output.outputs)
         self.finish += [completion.finish_reason or "abort" for completion in output.outputs]
         self.saw_tokens(times)
+
+    @property
+    def first_seen_s(self) -> float | None:
+        """When the client could have the first token: in a stream of a plain answer, when it was sent."""
+        if self.first_token_s is None or self.first_sent_s is None or self.strategy is not None:
+            return self.first_token_s
+        return max(self.first_token_s, self.first_sent_s)
 
     def saw_tokens(self, times_s: list[float]) -> None:
         """Tokens came at these times."""

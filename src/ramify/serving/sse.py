@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from ramify.serving.errors import as_api_error
 from ramify.serving.limits import Limits
+from ramify.serving.records import current_record
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -81,6 +82,9 @@ class EventStream(Response):
         if not self._begun:
             await self._begin()
         await self._raw_send({"type": "http.response.body", "body": piece, "more_body": True})
+        record = current_record()
+        if record is not None and record.first_sent_s is None and piece is not _PING:
+            record.first_sent_s = time.perf_counter()
         self._sending, self._active_at = False, time.monotonic()
 
     async def _begin(self) -> None:
