@@ -14,6 +14,7 @@ from ramify.serving.bench.summary import MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from ramify.serving.bench.client import Measured
 
@@ -26,17 +27,18 @@ def draw_load(load: Load, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    drawn = [_percentiles(load, folder), _over_time(load, folder)]
+    figures = {"latency": _percentiles(load), "over-time": _over_time(load)}
     if load.moments:
-        drawn.append(_server(load.moments, folder))
-    return [path for paths in drawn for path in paths]
+        figures["server"] = _server(load.moments)
+    paths = []
+    for name, figure in figures.items():
+        targets = targets_of([folder / f"{name}.svg", folder / f"{name}.png"])
+        save_figure(figure, targets)
+        paths += targets
+    return paths
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    return targets_of([folder / f"{name}.svg", folder / f"{name}.png"])
-
-
-def _percentiles(load: Load, folder: Path) -> Sequence[Path]:
+def _percentiles(load: Load) -> Figure:
     """Each latency against the share of requests that is slower, on axes that give the tail its room."""
     figure = new_figure(7.5, 4.5)
     axes = figure.add_subplot()
@@ -55,19 +57,17 @@ def _percentiles(load: Load, folder: Path) -> Sequence[Path]:
     axes.set_xlabel("milliseconds, from the intended time of sending")
     axes.set_ylabel("requests that took longer")
     _finish(axes)
-    targets = _files(folder, "latency")
-    save_figure(figure, targets)
-    return targets
+    return figure
 
 
-def _over_time(load: Load, folder: Path) -> Sequence[Path]:
+def _over_time(load: Load) -> Figure:
     figure = new_figure(7.5, 4.5)
     axes = figure.add_subplot()
     for place, name in enumerate(("ttft", "e2el")):
-        pairs = [(each.intended_s - load.started_s, MEASURES[name](each)) for each in _good(load)]
-        pairs = [(at_s, value) for at_s, value in pairs if value is not None]
+        measured = [(each.intended_s - load.started_s, MEASURES[name](each)) for each in _good(load)]
+        pairs = [(at_s, 1000 * value) for at_s, value in measured if value is not None]
         axes.plot(
-            [at_s for at_s, _ in pairs], [1000 * (value or 0) for _, value in pairs], MARKERS[place],
+            [at_s for at_s, _ in pairs], [value for _, value in pairs], MARKERS[place],
             markersize=3, color=COLOURS[place], markerfacecolor="none" if place else COLOURS[place], label=_WORDS[name],
         )  # fmt: skip
     failed = [each.intended_s - load.started_s for each in load.requests if not each.ok]
@@ -77,12 +77,10 @@ def _over_time(load: Load, folder: Path) -> Sequence[Path]:
     axes.set_xlabel("seconds after the start, by the intended time of sending")
     axes.set_ylabel("milliseconds")
     _finish(axes)
-    targets = _files(folder, "over-time")
-    save_figure(figure, targets)
-    return targets
+    return figure
 
 
-def _server(moments: Sequence[Moment], folder: Path) -> Sequence[Path]:
+def _server(moments: Sequence[Moment]) -> Figure:
     figure = new_figure(7.5, 4.5)
     above, below = figure.subplots(2, 1, sharex=True)
     at_s = [moment.at_s for moment in moments]
@@ -98,9 +96,7 @@ def _server(moments: Sequence[Moment], folder: Path) -> Sequence[Path]:
     below.set_xlabel("seconds after the start")
     below.set_ylabel("requests in the engine")
     _finish(below)
-    targets = _files(folder, "server")
-    save_figure(figure, targets)
-    return targets
+    return figure
 
 
 def _good(load: Load) -> list[Measured]:
