@@ -39,11 +39,13 @@ $(VENV)/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ramify needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/pip
+NATIVE := $(wildcard csrc/*)
+
+$(VENV)/.core: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/pip
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/pip
+$(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/pip
 	$(PIP) -e '.[$*]'
 	touch $@ $(VENV)/.core
 

@@ -1,0 +1,21 @@
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings.h"
+#include "dispatch.h"
+#include "thread_pool.h"
+
+namespace ramify {
+
+void bind_norm(nb::module_& module);
+
+}  // namespace ramify
+
+NB_MODULE(_native, module) {
+  module.def("available_isas", &ramify::available_isas);
+  module.def("isa", &ramify::isa);
+  module.def("set_isa", &ramify::set_isa);
+  module.def("num_threads", &ramify::num_threads);
+  module.def("set_num_threads", &ramify::set_num_threads);
+  ramify::bind_norm(module);
+}
