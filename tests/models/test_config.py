@@ -264,7 +264,7 @@ def test_the_published_process_reward_model_of_qwen_is_known_by_its_architecture
         ({"architectures": ["MambaForCausalLM"]}, "MambaForCausalLM.*it runs LlamaForCausalLM, MistralForCausalLM"),
         ({"architectures": []}, "architecture none"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "bitsandbytes"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ({"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}, "never runs"),
         ({"layer_types": ["chunked_attention"] * 4}, "chunked_attention"),

@@ -125,7 +125,7 @@ def _load(wanted: ModelToLoad, config: EngineConfig, device: torch.device) -> tu
     folder = resolve_model(wanted.name, config.revision)
     plain = load_config(folder)
     max_model_len, dtype = pick_max_model_len(config, plain), pick_dtype(config, plain, device)
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, plain.quantization)
     model = _with_reward_head(wanted, plain, f"{VALUE_HEAD}.weight" in checkpoint)
     if model.embeds and model.head == "vocabulary":
         writes = "lm_head.weight" in checkpoint or model.tie_word_embeddings

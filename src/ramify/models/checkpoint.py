@@ -1,51 +1,66 @@
-"""Weights from safetensors files, single or sharded, as views of the memory map wherever the format allows.
+"""`Checkpoint`: the weights of a model under the names of its float form, from safetensors files or a GGUF file.
 
-Every fault of a file is found when it is opened or asked for, and told with the file's name and what to do. Pickled
-weights are never read: loading one runs code.
+A weight is floats, or the codes and scales of the file (`quantised`); `tensor` gives either as floats. Every fault is
+told with the file's name and what to do, the earlier the better.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from ramify.errors import CheckpointError
-from ramify.models.config import read_json
+from ramify.errors import CheckpointError, UnsupportedModelError
+from ramify.models.safetensors_files import FLOATS, INDEX_FILE, WEIGHTS_FILE, SafetensorsFiles, open_files
+from ramify.models.stored.formats import packed_name, read_codes, read_float8
+from ramify.models.stored.kinds import Activations, StoredQuantization
+from ramify.quantization.weight import QuantisedWeight
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-_FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+__all__ = ["INDEX_FILE", "WEIGHTS_FILE", "Checkpoint", "SafetensorsCheckpoint", "open_checkpoint"]
 # What older exports left in a checkpoint though it follows from the config.
 _DERIVED_SUFFIXES = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", ".masked_bias")
+# Scales of activations and of a cache that a checkpoint was calibrated for; ramify keeps both in finer formats.
+_CALIBRATION_SUFFIXES = (".input_scale", ".input_zero_point", ".output_scale", ".k_scale", ".v_scale", ".kv_scale")
 _HEAD_PREFIX = "lm_head."
-_LFS_MARK = b"version https://git-lfs"
+_INTEGERS = ("I8", "U8")
+_FLOAT8 = ("F8_E4M3", "F8_E5M2")
+WEIGHT = ".weight"
 
 
-class Checkpoint:
-    """The tensors of one folder. Files open on first use and stay mapped while any tensor of theirs lives.
+class Checkpoint(ABC):
+    """The tensors of one model.
 
-    Args:
-        folder: where the files lie.
-        shard_of: tensor name -> file.
+    Attributes:
+        folder: where its files lie, or the file.
+        activations: what its quantised weights are multiplied by, by the definition of their format: "float" or
+            "int8".
     """
 
-    def __init__(self, folder: Path, shard_of: dict[str, Path]) -> None:
-        self.folder = folder
-        self._shard_of = shard_of
-        self._open: dict[Path, Any] = {}
-        self._used: set[str] = set()
+    folder: Path
+    activations: Activations = "float"
 
+    @abstractmethod
     def names(self) -> frozenset[str]:
-        """Names of all tensors."""
-        return frozenset(self._shard_of)
+        """Names of all tensors, those of quantised weights as in the float form."""
 
     def __contains__(self, name: str) -> bool:
-        return name in self._shard_of
+        return name in self.names()
 
+    @abstractmethod
+    def quantised(self, name: str, shape: Sequence[int]) -> QuantisedWeight | None:
+        """The codes and scales of a weight as they are stored; None if it is stored as floats, float8 among them.
+
+        Args:
+            name: e.g. "model.layers.0.mlp.up_proj.weight".
+            shape: [rows, columns] that it must have.
+
+        Raises:
+            CheckpointError: no such tensor, another shape, or numbers that cannot be.
+        """
+
+    @abstractmethod
     def tensor(
         self,
         name: str,
@@ -53,41 +68,24 @@ class Checkpoint:
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
     ) -> torch.Tensor:
-        """One tensor, in `dtype` (None: as stored) on `device`.
+        """One tensor as floats, in `dtype` (None: as stored, float32 for quantised ones) on `device`.
 
         On the CPU in its stored format it is a view of the memory map: nothing is copied or even read until used. The
         map is private, so writing to the tensor never reaches the file.
 
         Raises:
-            CheckpointError: no such tensor, another shape than `shape`, or not stored as floating-point numbers.
+            CheckpointError: no such tensor, another shape than `shape`, or numbers that cannot be.
         """
-        path = self._shard_of.get(name)
-        if path is None:
-            raise CheckpointError(f"{self.folder} has no tensor {name}: it is incomplete or of another model")
-        handle = self._handle(path)
-        stored = self._slice(handle, name, path)
-        if list(stored.get_shape()) != list(shape):
-            raise CheckpointError(
-                f"tensor {name} in {path} has shape {list(stored.get_shape())}; the config asks for {list(shape)}"
-            )
-        if stored.get_dtype() not in _FLOATS:
-            raise CheckpointError(
-                f"tensor {name} in {path} is stored as {stored.get_dtype()}; ramify reads {', '.join(_FLOATS)}: "
-                "use an unquantised checkpoint"
-            )
-        self._used.add(name)
-        tensor: torch.Tensor = handle.get_tensor(name)
-        return tensor.to(device=device, dtype=dtype or tensor.dtype)
 
+    @abstractmethod
     def stored_dtype(self, name: str) -> torch.dtype | None:
-        """Number format of a tensor in its file; None if it is no floating-point format."""
-        path = self._shard_of[name]
-        return _FLOATS.get(self._slice(self._handle(path), name, path).get_dtype())
+        """Number format of a tensor in its file; None if it is stored quantised."""
 
+    @abstractmethod
     def set_aside(self, prefix: str) -> None:
         """Tensors of this prefix are known and not wanted: those of a head that another stands in for."""
-        self._used.update(name for name in self._shard_of if name.startswith(prefix))
 
+    @abstractmethod
     def check_all_used(self, prefixes: Sequence[str] = ("model.",)) -> None:
         """Make sure that every tensor of the decoder was asked for: a left-out bias or layer changes all answers.
 
@@ -99,8 +97,12 @@ class Checkpoint:
         Raises:
             CheckpointError: names the tensors that nothing uses.
         """
-        decoder = (*prefixes, _HEAD_PREFIX)
-        unused = sorted(name for name in self._shard_of if name not in self._used and _alters_answers(name, decoder))
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the files; tensors handed out stay valid."""
+
+    def _refuse_unused(self, unused: Sequence[str]) -> None:
         if unused:
             shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
             raise CheckpointError(
@@ -108,86 +110,117 @@ class Checkpoint:
                 "without them the answers would change, so check config.json (biases, num_hidden_layers, architecture)"
             )
 
+
+class SafetensorsCheckpoint(Checkpoint):
+    """The tensors of a folder with safetensors files.
+
+    Args:
+        files: of the folder.
+        scheme: how its weights are quantised; None if they are not.
+    """
+
+    def __init__(self, files: SafetensorsFiles, scheme: StoredQuantization | None = None) -> None:
+        self.folder = files.folder
+        self.activations = "float" if scheme is None else scheme.activations
+        self._files = files
+        self._scheme = scheme
+        packed = "" if scheme is None else packed_name(scheme, "") or ""
+        ends = tuple(name for name in files.names() if packed and name.endswith(packed))
+        self._packed = frozenset(name.removesuffix(packed) + WEIGHT for name in ends)
+        self._names = files.names() | self._packed
+
+    def names(self) -> frozenset[str]:
+        """See `Checkpoint.names`; the tensors of a packed weight are there under their own names too."""
+        return self._names
+
+    def quantised(self, name: str, shape: Sequence[int]) -> QuantisedWeight | None:
+        """See `Checkpoint.quantised`."""
+        scheme = self._scheme
+        if scheme is None or len(shape) != 2 or not self._is_quantised(name):
+            return None
+        if scheme.layout == "float8":
+            return None
+        return read_codes(self._files, scheme, name.removesuffix(WEIGHT), shape[0], shape[1])
+
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> torch.Tensor:
+        """See `Checkpoint.tensor`."""
+        if self._scheme is not None and len(shape) == 2 and self._is_quantised(name):
+            weight = self.quantised(name, shape)
+            if weight is None:
+                floats = read_float8(self._files, self._scheme, name.removesuffix(WEIGHT), shape[0], shape[1])
+            else:
+                floats = weight.dequantised()
+            return floats.to(device=device, dtype=dtype or floats.dtype)
+        hint = ": config.json has no quantization_config that says what the numbers mean; use an unquantised checkpoint"
+        tensor = self._files.take(name, shape, FLOATS, hint if self._scheme is None else "")
+        return tensor.to(device=device, dtype=dtype or tensor.dtype)
+
+    def stored_dtype(self, name: str) -> torch.dtype | None:
+        """See `Checkpoint.stored_dtype`."""
+        return None if name in self._packed else FLOATS.get(self._files.stored_as(name)[1])
+
+    def set_aside(self, prefix: str) -> None:
+        """See `Checkpoint.set_aside`."""
+        self._files.used.update(name for name in self._files.names() if name.startswith(prefix))
+
+    def check_all_used(self, prefixes: Sequence[str] = ("model.",)) -> None:
+        """See `Checkpoint.check_all_used`; a bias of zeros, as some GPTQ exports have everywhere, changes nothing."""
+        decoder = (*prefixes, _HEAD_PREFIX)
+        unused = sorted(self._files.names() - self._files.used)
+        self._refuse_unused([name for name in unused if name.startswith(decoder) and self._alters_answers(name)])
+
     def close(self) -> None:
-        """Let go of the files; tensors handed out stay valid."""
-        self._open.clear()
+        """See `Checkpoint.close`."""
+        self._files.close()
 
-    def _handle(self, path: Path) -> Any:
-        if path not in self._open:
-            self._open[path] = _open_file(path)
-        return self._open[path]
+    def _is_quantised(self, name: str) -> bool:
+        """Whether a weight is stored as codes."""
+        if name in self._packed and name in self._files:
+            raise CheckpointError(f"{self.folder} holds {name} twice, as floats and quantised: the file is corrupt")
+        if name in self._packed:
+            return True
+        if self._scheme is None or name not in self._files or not name.endswith(WEIGHT):
+            return False
+        kind = self._files.stored_as(name)[1]
+        if self._scheme.layout == "int8":
+            return kind in _INTEGERS
+        return self._scheme.layout == "float8" and kind in _FLOAT8
 
-    def _slice(self, handle: Any, name: str, path: Path) -> Any:
-        try:
-            return handle.get_slice(name)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} lacks the tensor {name}, which {INDEX_FILE} places there") from error
+    def _alters_answers(self, name: str) -> bool:
+        if name.endswith(_DERIVED_SUFFIXES):
+            return False
+        if self._scheme is None:
+            return True
+        if name.endswith(_CALIBRATION_SUFFIXES):
+            return False
+        shape, kind = self._files.stored_as(name)
+        zeros = name.endswith(".bias") and kind in FLOATS and not self._files.take(name, shape, FLOATS).any()
+        return not zeros
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open the safetensors files of a checkpoint folder: `model.safetensors`, or shards through their index.
+def open_checkpoint(path: Path, scheme: StoredQuantization | None = None) -> Checkpoint:
+    """Open the weights of a model: the safetensors files of a folder, or a GGUF file.
 
     Every file's header is read and checked at once, so a truncated or missing shard is told before any work.
 
+    Args:
+        path: a checkpoint's folder, or a GGUF file.
+        scheme: `ModelConfig.quantization`.
+
     Raises:
-        CheckpointError: no safetensors file, a missing shard, a corrupt or truncated file, a bad index.
+        CheckpointError: no weights, a missing shard, a corrupt or truncated file, a bad index.
+        UnsupportedModelError: a number format of a GGUF file that ramify does not read.
     """
-    single, index = folder / WEIGHTS_FILE, folder / INDEX_FILE
-    if single.is_file():
-        checkpoint = Checkpoint(folder, {})
-        handle = checkpoint._handle(single)
-        checkpoint._shard_of.update(dict.fromkeys(handle.keys(), single))
-    elif index.is_file():
-        checkpoint = Checkpoint(folder, _read_index(index))
-        for shard in sorted(set(checkpoint._shard_of.values())):
-            checkpoint._handle(shard)
-    else:
-        raise CheckpointError(_no_weights(folder))
-    return checkpoint
+    if path.is_file():
+        from ramify.models.gguf.checkpoint import open_gguf
 
-
-def _read_index(index: Path) -> dict[str, Path]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map from tensor names to files: fetch it again")
-    shards = {}
-    for name, file in weight_map.items():
-        if not isinstance(file, str) or not _stays_inside(file):
-            raise CheckpointError(f"{index} places tensor {name} in {file!r}, which is outside of its folder")
-        shards[name] = index.parent / file
-    missing = sorted({path.name for path in shards.values() if not path.is_file()})
-    if missing:
-        raise CheckpointError(f"{index.parent} lacks {', '.join(missing)}, named in {INDEX_FILE}: fetch these shards")
-    return shards
-
-
-def _stays_inside(file: str) -> bool:
-    """Whether a shard's name is a plain relative path on every system; judged as text, since a hub cache links away."""
-    posix, windows = PurePosixPath(file), PureWindowsPath(file)
-    absolute = posix.is_absolute() or bool(windows.drive) or bool(windows.root)
-    return file != "" and not absolute and ".." not in windows.parts
-
-
-def _open_file(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
-        with path.open("rb") as file:
-            if file.read(len(_LFS_MARK)) == _LFS_MARK:
-                raise CheckpointError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull`") from error
-        raise CheckpointError(f"{path} is corrupt or truncated ({error}): fetch the file again") from error
-
-
-def _no_weights(folder: Path) -> str:
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    if pickles:
-        return (
-            f"{folder} has only pickled weights ({pickles[0]}), which ramify does not read: loading them runs code; "
-            "convert them once where you trust them: "
-            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
-        )
-    return f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: the weights are missing or were not fetched"
-
-
-def _alters_answers(name: str, decoder: tuple[str, ...]) -> bool:
-    return name.startswith(decoder) and not name.endswith(_DERIVED_SUFFIXES)
+        return open_gguf(path)
+    if scheme is not None and scheme.layout == "gguf":
+        raise UnsupportedModelError(f"{path} is a folder: give the GGUF file in it")
+    return SafetensorsCheckpoint(open_files(path), scheme)

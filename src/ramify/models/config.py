@@ -6,8 +6,6 @@ checkpoint brings along (`auto_map`) is never run.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +16,18 @@ from ramify.models.pooling import MODULES_FILE, Pooling, read_pooling
 from ramify.models.registry import ModelFamily, family_of
 from ramify.models.reward_head import HeadKind, RewardHead, parse_reward_head
 from ramify.models.rope import RopeConfig, parse_rope
+from ramify.models.stored.kinds import StoredQuantization
+from ramify.models.stored.scheme import parse_quantization
+from ramify.models.values import flag, positive, read_json, size, token_ids
 
 CONFIG_FILE = "config.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
+QUANTIZE_FILE = "quantize_config.json"
+"""Where older GPTQ exports say how they are quantised."""
 DTYPES = ("float32", "bfloat16", "float16")
 _COMMON_DEFAULTS: Mapping[str, Any] = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "hidden_act": "silu"}
 # Options of related architectures that some checkpoints carry under a supported name, and their values without effect.
 _HARMLESS: Mapping[str, tuple[Any, ...]] = {
-    "quantization_config": (None, {}),
     "attn_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),
     "embedding_multiplier": (None, 1, 1.0),
@@ -64,6 +66,7 @@ class ModelConfig:
         reward: what is known of how it scores as a reward model; None if nothing is.
         pooling: how it makes one vector of a text; None if it makes none.
         embeds: its files say that it was made for vectors.
+        quantization: how the checkpoint's weights are quantised; None if they are floats.
     """
 
     architecture: str
@@ -91,6 +94,7 @@ class ModelConfig:
     reward: RewardHead | None = None
     pooling: Pooling | None = None
     embeds: bool = False
+    quantization: StoredQuantization | None = None
 
     @property
     def num_outputs(self) -> int:
@@ -104,33 +108,29 @@ class ModelConfig:
 
 
 def load_config(folder: Path) -> ModelConfig:
-    """Read `config.json` (and `generation_config.json` if there) of a checkpoint's folder.
+    """Read `config.json` (and `generation_config.json` if there) of a checkpoint's folder, or a GGUF file's metadata.
 
     Raises:
         ModelNotFoundError: there is no `config.json`.
         UnsupportedModelError: the architecture, or an option of it, is not one that ramify runs.
         CheckpointError: a file is no JSON object, or a value in it cannot be right.
     """
+    if folder.is_file():
+        from ramify.models.gguf.config import load_gguf_config
+
+        return load_gguf_config(folder)
     if not (folder / CONFIG_FILE).is_file():
         raise ModelNotFoundError(f"{folder} has no {CONFIG_FILE}: it is not a Hugging Face checkpoint folder")
     generation = folder / GENERATION_CONFIG_FILE
     raw = read_json(folder / CONFIG_FILE)
+    older = folder / QUANTIZE_FILE
+    if older.is_file() and not raw.get("quantization_config"):
+        raw["quantization_config"] = read_json(older)
     model = parse_config(raw, read_json(generation) if generation.is_file() else {})
     if model.head not in ("vocabulary", "none") or model.reward is not None:
         return model
     embeds = model.head == "none" or (folder / MODULES_FILE).is_file()
     return replace(model, pooling=read_pooling(folder, raw), embeds=embeds)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; `CheckpointError` if it is anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): fetch the file again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}; it must be a JSON object")
-    return content
 
 
 def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = None) -> ModelConfig:
@@ -141,34 +141,35 @@ def parse_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = 
     family = family_of(tuple(architectures))
     raw = {**_COMMON_DEFAULTS, **family.defaults, **raw}
     _refuse_what_is_not_run(family, raw)
-    hidden_size, num_heads = _size(raw, "hidden_size"), _size(raw, "num_attention_heads")
-    num_kv_heads = num_heads if raw.get("num_key_value_heads") is None else _size(raw, "num_key_value_heads")
-    num_layers, context = _size(raw, "num_hidden_layers"), _size(raw, "max_position_embeddings")
-    optional_bias = family.attention_bias == "option" and _flag(raw, "attention_bias")
+    hidden_size, num_heads = size(raw, "hidden_size"), size(raw, "num_attention_heads")
+    num_kv_heads = num_heads if raw.get("num_key_value_heads") is None else size(raw, "num_key_value_heads")
+    num_layers, context = size(raw, "num_hidden_layers"), size(raw, "max_position_embeddings")
+    optional_bias = family.attention_bias == "option" and flag(raw, "attention_bias")
     return ModelConfig(
         architecture=family.architecture,
-        vocab_size=_size(raw, "vocab_size"),
+        vocab_size=size(raw, "vocab_size"),
         hidden_size=hidden_size,
-        intermediate_size=_size(raw, "intermediate_size"),
+        intermediate_size=size(raw, "intermediate_size"),
         num_layers=num_layers,
         num_heads=num_heads,
         num_kv_heads=_grouped(num_heads, num_kv_heads),
         head_dim=_head_dim(raw, hidden_size, num_heads),
-        rms_norm_eps=_positive(raw, "rms_norm_eps"),
+        rms_norm_eps=positive(raw, "rms_norm_eps"),
         rope=parse_rope(raw, context),
         max_position_embeddings=context,
         windows=_windows(family, raw, num_layers),
         qkv_bias=optional_bias or family.attention_bias == "qkv",
         output_bias=optional_bias,
-        mlp_bias=family.mlp_bias_option and _flag(raw, "mlp_bias"),
+        mlp_bias=family.mlp_bias_option and flag(raw, "mlp_bias"),
         qk_norm=family.qk_norm,
-        tie_word_embeddings=_flag(raw, "tie_word_embeddings"),
-        bos_token_id=next(iter(_token_ids("bos_token_id", generation or {}, raw)), None),
-        eos_token_ids=_token_ids("eos_token_id", generation or {}, raw),
+        tie_word_embeddings=flag(raw, "tie_word_embeddings"),
+        bos_token_id=next(iter(token_ids("bos_token_id", generation or {}, raw)), None),
+        eos_token_ids=token_ids("eos_token_id", generation or {}, raw),
         dtype=_dtype(raw),
         head=family.head,
         labels=() if family.head in ("vocabulary", "none") else _labels(family, raw),
         reward=_reward(family, raw),
+        quantization=_quantization(raw),
     )
 
 
@@ -178,15 +179,24 @@ def _refuse_what_is_not_run(family: ModelFamily, raw: Mapping[str, Any]) -> None
         raise UnsupportedModelError(f"hidden_act={activation!r} is not supported; ramify's MLP is gated SiLU")
     for key, harmless in _HARMLESS.items():
         if key in raw and raw[key] not in harmless:
-            hint = "use the unquantised checkpoint" if key == "quantization_config" else "it would change the answers"
-            value = raw[key].get("quant_method", "...") if key == "quantization_config" else raw[key]
-            raise UnsupportedModelError(f"{family.architecture} with {key}={value!r} is not supported: {hint}")
+            raise UnsupportedModelError(
+                f"{family.architecture} with {key}={raw[key]!r} is not supported: it would change the answers"
+            )
     own_code = [key for key in raw.get("auto_map") or () if key.startswith("AutoModel")]
     if own_code and not family.replaces_code:
         raise UnsupportedModelError(
             f"the checkpoint brings its own model code (auto_map: {', '.join(own_code)}), which ramify never runs; "
             "if the code is the plain architecture, remove auto_map from config.json"
         )
+
+
+def _quantization(raw: Mapping[str, Any]) -> StoredQuantization | None:
+    given = raw.get("quantization_config") or raw.get("compression_config")
+    if not given:
+        return None
+    if not isinstance(given, Mapping):
+        raise CheckpointError(f"config.json: quantization_config={given!r}; it must be an object")
+    return parse_quantization(given)
 
 
 def _windows(family: ModelFamily, raw: Mapping[str, Any], num_layers: int) -> tuple[int | None, ...]:
@@ -199,9 +209,9 @@ def _windows(family: ModelFamily, raw: Mapping[str, Any], num_layers: int) -> tu
         raise UnsupportedModelError(f"layer_types {', '.join(map(repr, sorted(unknown)))} are not supported")
     has_window = raw.get("sliding_window") is not None and family.windows != "never"
     if family.windows == "by layer":
-        has_window = has_window and _flag(raw, "use_sliding_window")
+        has_window = has_window and flag(raw, "use_sliding_window")
         if kinds is None and has_window:
-            full_layers = _size(raw, "max_window_layers", least=0)
+            full_layers = size(raw, "max_window_layers", least=0)
             kinds = ["full_attention" if index < full_layers else "sliding_attention" for index in range(num_layers)]
         sliding = [kind == "sliding_attention" for kind in kinds or ()]
     else:
@@ -210,7 +220,7 @@ def _windows(family: ModelFamily, raw: Mapping[str, Any], num_layers: int) -> tu
             raise UnsupportedModelError(f"{family.architecture} with layer_types={kinds} is not supported")
     if not any(sliding) or not has_window:
         return (None,) * num_layers
-    window = _size(raw, "sliding_window")
+    window = size(raw, "sliding_window")
     return tuple(window if slides else None for slides in sliding)
 
 
@@ -220,7 +230,7 @@ def _head_dim(raw: Mapping[str, Any], hidden_size: int, num_heads: int) -> int:
             f"config.json: hidden_size={hidden_size} is not a multiple of num_attention_heads={num_heads}, "
             "and head_dim is not given"
         )
-    head_dim = hidden_size // num_heads if raw.get("head_dim") is None else _size(raw, "head_dim")
+    head_dim = hidden_size // num_heads if raw.get("head_dim") is None else size(raw, "head_dim")
     if head_dim % 2:
         raise UnsupportedModelError(f"head_dim={head_dim} is odd; rotary embeddings turn pairs")
     return head_dim
@@ -262,38 +272,3 @@ def _reward(family: ModelFamily, raw: Mapping[str, Any]) -> RewardHead | None:
         return parse_reward_head(given, 'config.json: "ramify"').over(family.reward)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-
-
-def _token_ids(key: str, *sources: Mapping[str, Any]) -> tuple[int, ...]:
-    for source in sources:
-        given = source.get(key)
-        if given is None:
-            continue
-        ids = given if isinstance(given, list) else [given]
-        if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
-            raise CheckpointError(f"config.json or generation_config.json: {key}={given!r}; it must be one or more ids")
-        return tuple(dict.fromkeys(ids))
-    return ()
-
-
-def _size(raw: Mapping[str, Any], key: str, least: int = 1) -> int:
-    value = raw.get(key)
-    if value is None:
-        raise CheckpointError(f"config.json: {key} is missing")
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise CheckpointError(f"config.json: {key}={value!r}; it must be an integer of {least} or more")
-    return value
-
-
-def _positive(raw: Mapping[str, Any], key: str) -> float:
-    value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise CheckpointError(f"config.json: {key}={value!r}; it must be a positive number")
-    return float(value)
-
-
-def _flag(raw: Mapping[str, Any], key: str) -> bool:
-    value = raw.get(key, False)
-    if value is not None and not isinstance(value, bool):
-        raise CheckpointError(f"config.json: {key}={value!r}; it must be true or false")
-    return bool(value)

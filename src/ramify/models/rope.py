@@ -34,6 +34,8 @@ class RopeConfig:
         low_freq_factor, high_freq_factor: llama3's borders between kept, blended and stretched wavelengths.
         beta_fast, beta_slow, truncate: yarn's borders, in rotations over the original context.
         attention_scaling: factor on cosine and sine (yarn's temperature; 1 otherwise).
+        frequency_factors: what each of the head_dim / 2 frequencies is divided by, where a checkpoint lists them
+            (GGUF files of Llama 3.1 do, instead of "llama3").
     """
 
     type: RopeType = "default"
@@ -46,6 +48,7 @@ class RopeConfig:
     beta_slow: float = 1.0
     truncate: bool = True
     attention_scaling: float = 1.0
+    frequency_factors: tuple[float, ...] = ()
 
     def inverse_frequencies(self, head_dim: int) -> Tensor:
         """Angles per position, radians: float32 of shape [head_dim / 2], for the rotate-half layout."""
@@ -53,6 +56,8 @@ class RopeConfig:
 
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
         inverse: Tensor = 1.0 / (self.theta**exponents)
+        if self.frequency_factors:
+            inverse = inverse / torch.tensor(self.frequency_factors, dtype=torch.float32)
         if self.type == "linear":
             return inverse / self.factor
         if self.type == "llama3":

@@ -18,7 +18,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from ramify.errors import CheckpointError, ModelError, RequestError
-from ramify.models.config import read_json
+from ramify.models.values import read_json
 from ramify.sampling import Message, Prompt, TokenIds
 from ramify.text.chat_template import ChatTemplate, load_chat_template
 

@@ -1,0 +1,1 @@
+"""Published quantised checkpoints in safetensors: what their `quantization_config` says, and how each is unpacked."""

@@ -1,0 +1,1 @@
+"""Weight formats: low-bit codes with scales, and what makes and multiplies them."""

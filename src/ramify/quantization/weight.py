@@ -1,0 +1,53 @@
+"""`QuantisedWeight`: the numbers of a low-bit weight, whoever made them; formats and kernels build on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+ZERO_CODE = 8
+"""The 4-bit code that stands for zero where there are no mins."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedWeight:
+    """A weight [rows, columns] as codes in groups along the columns.
+
+    A weight is ``scale * code + min`` with mins, ``scale * code`` without (4 bits: ``scale * (code - 8)``).
+
+    Attributes:
+        codes: [rows, columns]: uint8 of 0..15 for 4 bits, int8 for 8 bits.
+        scales: float32 or float16 [rows, groups].
+        mins: float32 or float16 [rows, groups], or None.
+        group_size: columns of a group; the last group may be shorter.
+        bits: 4 or 8.
+        permutation: int64 [columns]: the input column that each column of the codes belongs to (act-order); None for
+            the natural order.
+    """
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    mins: torch.Tensor | None
+    group_size: int
+    bits: Literal[4, 8]
+    permutation: torch.Tensor | None = None
+
+    def dequantised(self) -> torch.Tensor:
+        """The weight as float32 [rows, columns], in the natural order of the columns."""
+        codes = self.codes.float()
+        if self.bits == 4 and self.mins is None:
+            codes -= ZERO_CODE
+        weight = codes * self._spread(self.scales)
+        if self.mins is not None:
+            weight += self._spread(self.mins)
+        if self.permutation is None:
+            return weight
+        natural = torch.empty_like(weight)
+        natural[:, self.permutation] = weight
+        return natural
+
+    def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
+        """[rows, groups] -> [rows, columns]."""
+        return numbers.float().repeat_interleave(self.group_size, dim=1)[:, : self.codes.shape[1]]
