@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint docs examples models bench web setup clean
+.PHONY: demo test lint docs examples models bench web wheels sanitize setup clean
 
 demo: $(VENV)/.core ## the main job: methods compared at equal compute on the bundled models
 	$(BIN)/ramify demo
@@ -33,6 +33,18 @@ bench: $(VENV)/.dev $(VENV)/.bench ## speed, side by side with peers
 web: ## the page and the viewer, from web/ into the package
 	cd web && npm ci --no-fund --no-audit && npm run check && npm run build
 
+wheels: $(VENV)/bin/pip ## wheels for all supported Pythons, in wheelhouse/
+	$(PIP) cibuildwheel
+	$(BIN)/cibuildwheel --output-dir wheelhouse
+
+# The kernels' tests with a build that ends on the first bad access or undefined operation.
+SANITIZED := build/sanitized
+sanitize: $(VENV)/.dev ## the kernels' tests under AddressSanitizer and UBSan
+	cmake -S csrc -B $(SANITIZED) -DSANITIZE=address,undefined -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build $(SANITIZED) -j
+	RAMIFY_TEST_NATIVE=$(SANITIZED) LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels $(ARGS)
+
 setup: $(VENV)/.dev $(VENV)/.docs ## everything a developer needs
 
 $(VENV)/bin/pip:
@@ -50,4 +62,4 @@ $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraint
 	touch $@ $(VENV)/.core
 
 clean: ## the environment and everything that was built
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist wheelhouse site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
