@@ -120,7 +120,10 @@ def load_config(folder: Path) -> ModelConfig:
 
         return load_gguf_config(folder)
     if not (folder / CONFIG_FILE).is_file():
-        raise ModelNotFoundError(f"{folder} has no {CONFIG_FILE}: it is not a Hugging Face checkpoint folder")
+        raise ModelNotFoundError(
+            f"{folder} has no {CONFIG_FILE}: it is no Hugging Face checkpoint; if it holds GGUF "
+            "files, name one (folder:file.gguf, or organisation/model:Q4_K_M for a hub id)"
+        )
     generation = folder / GENERATION_CONFIG_FILE
     raw = read_json(folder / CONFIG_FILE)
     older = folder / QUANTIZE_FILE

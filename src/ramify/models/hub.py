@@ -1,14 +1,17 @@
-"""From a model's name to the folder of its files: bundled, local, or from the Hugging Face hub, in that order."""
+"""From a model's name to its files, a folder or a GGUF file: bundled, local, or from the Hugging Face hub."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from ramify.errors import ModelNotFoundError
 from ramify.models.config import CONFIG_FILE
+from ramify.models.gguf.choose import choose_file, is_gguf, patterns, split_choice
+from ramify.models.gguf.shards import first_file
 
 BUNDLED = ("nano", "nano-drafter", "nano-prm")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -17,10 +20,12 @@ WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tikt
 
 
 def resolve_model(name: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The local folder of a model.
+    """The local folder of a model, or its GGUF file.
 
     Args:
-        name: a bundled model ("nano", "nano-drafter", "nano-prm"), a folder, or a hub id ``organisation/model``.
+        name: a bundled model ("nano", "nano-drafter", "nano-prm"), a folder, a GGUF file, or a hub id
+            ``organisation/model``. A colon behind a folder or a hub id chooses one of its GGUF files:
+            ``organisation/model:Q4_K_M`` or ``organisation/model:file.gguf``.
         revision: branch, tag or commit of a hub model.
 
     Raises:
@@ -29,19 +34,36 @@ def resolve_model(name: str | os.PathLike[str], revision: str | None = None) -> 
     text = os.fspath(name)
     if text in BUNDLED:
         return _bundled(text)
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        if not (folder / CONFIG_FILE).is_file():
-            raise ModelNotFoundError(f"{folder} is a folder without {CONFIG_FILE}: give a checkpoint's folder")
-        return folder
-    if folder.is_file():
-        raise ModelNotFoundError(f"{folder} is a file: give the folder that holds config.json and the weights")
-    if isinstance(name, os.PathLike) or not _is_hub_id(text):
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _local_folder(path)
+    if path.is_file():
+        if is_gguf(path):
+            return first_file(path)
+        raise ModelNotFoundError(f"{path} is a file: give a GGUF file, or the folder with config.json and the weights")
+    place, choice = split_choice(text) or (text, None)
+    if choice is not None and Path(place).expanduser().is_dir():
+        return choose_file(Path(place).expanduser(), choice)
+    if isinstance(name, os.PathLike) or not _is_hub_id(place):
         raise ModelNotFoundError(
             f"no model {text!r}: it is no bundled model ({', '.join(BUNDLED)}) and no such folder exists; "
-            "give an existing folder or a hub id such as Qwen/Qwen2.5-0.5B-Instruct"
+            "give an existing folder, a GGUF file, or a hub id such as Qwen/Qwen2.5-0.5B-Instruct"
         )
-    return _from_hub(text, revision)
+    if choice is None:
+        return _from_hub(place, revision, WANTED_FILES)
+    return choose_file(_from_hub(place, revision, patterns(choice)), choice)
+
+
+def _local_folder(folder: Path) -> Path:
+    """The folder, or the one GGUF file in it if it holds no other weights."""
+    config, weights = folder / CONFIG_FILE, (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json"))
+    if weights and config.is_file():
+        return folder
+    if any(is_gguf(path) for path in folder.iterdir()):
+        return choose_file(folder)
+    if not config.is_file():
+        raise ModelNotFoundError(f"{folder} is a folder without {CONFIG_FILE} and without GGUF files: give a model's")
+    return folder
 
 
 def _bundled(name: str) -> Path:
@@ -58,7 +80,7 @@ def _is_hub_id(text: str) -> bool:
     return HUB_ID.fullmatch(text) is not None and not text.startswith((".", "~")) and ".." not in text
 
 
-def _from_hub(repository: str, revision: str | None) -> Path:
+def _from_hub(repository: str, revision: str | None, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -71,7 +93,7 @@ def _from_hub(repository: str, revision: str | None) -> Path:
     named = repository if revision is None else f"{repository} at revision {revision}"
     tried = f"no folder {repository!r} exists, and from the Hugging Face hub"
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(WANTED_FILES)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files)))
     except GatedRepoError as error:
         raise ModelNotFoundError(f"{named} is gated: accept its terms on its page, then `hf auth login`") from error
     except RevisionNotFoundError as error:

@@ -12,12 +12,13 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ramify.errors import CheckpointError, UnsupportedModelError
 from ramify.models.gguf.types import READABLE, REFUSED, TensorType
+
+if TYPE_CHECKING:
+    import torch
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -72,6 +73,8 @@ class GgufFile:
 
     def bytes_of(self, tensor: GgufTensor) -> torch.Tensor:
         """A tensor's bytes as uint8: a view of the map, which is private (writing never reaches the file)."""
+        import torch
+
         return torch.frombuffer(self._data, dtype=torch.uint8, count=tensor.num_bytes, offset=tensor.offset)
 
 
