@@ -194,12 +194,16 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint's folder.
+    """The tokenizer of a checkpoint's folder, or of a GGUF file.
 
     Raises:
         CheckpointError: a file of it is corrupt.
         ModelError: there are no files that a tokenizer could be made from.
     """
+    if folder.is_file():
+        from ramify.text.gguf_tokenizer import load_parts
+
+        return Tokenizer(*load_parts(folder))
     config = _read_config(folder)
     if not (folder / TOKENIZER_FILE).is_file():
         return _convert(folder, config)
