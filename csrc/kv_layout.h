@@ -1,0 +1,81 @@
+// How keys and values of one layer lie in memory, and how one row gets there. Whoever writes the cache uses this.
+//
+// Keys lie transposed within a block, so that one load gives the same dimension of consecutive keys; values lie as rows.
+// int8: one float32 scale a token and head, code = round(x * 127 / max|x|).
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "simd.h"
+
+namespace ramify {
+
+enum class KVType : int { float32 = 0, bfloat16 = 1, int8 = 2 };
+
+struct KVLayer {
+  void* keys;           // [kv_heads][blocks][head_dim][block_size]
+  void* values;         // [kv_heads][blocks][block_size][head_dim]
+  float* key_scales;    // [kv_heads][blocks][block_size] of int8, else null
+  float* value_scales;  // likewise
+  std::size_t kv_heads, blocks, block_size, head_dim;
+  KVType type;
+};
+
+}  // namespace ramify
+
+namespace ramify::RAMIFY_ISA {
+
+inline void encode(float value, float* out) { *out = value; }
+inline void encode(float value, bf16* out) { *out = float_to_bf16(value); }
+inline void encode(float value, std::int8_t* out) { *out = static_cast<std::int8_t>(std::nearbyint(value)); }
+
+// Writes `size` elements of a row with a step between them, each multiplied by `factor` first.
+template <class Element>
+void store_elements(const float* row, std::size_t size, float factor, Element* out, std::size_t step) {
+  for (std::size_t i = 0; i < size; ++i) encode(row[i] * factor, out + i * step);
+}
+
+// The scale of a row. A row that is not finite gets a NaN (with codes of zero), so that whoever reads it finds out.
+inline float int8_scale(const float* row, std::size_t size) {
+  float largest = 0.0f;
+  bool finite = true;
+  for (std::size_t i = 0; i < size; ++i) {
+    const float magnitude = std::fabs(row[i]);
+    finite = finite && magnitude <= 3.4e38f;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return finite ? largest / 127.0f : std::bit_cast<float>(0x7fc00000u);
+}
+
+inline void store_row(const KVLayer& layer, const float* row, void* to, float* scales, std::size_t element, std::size_t step,
+                      std::size_t scale_at) {
+  const std::size_t size = layer.head_dim;
+  switch (layer.type) {
+    case KVType::float32: return store_elements(row, size, 1.0f, static_cast<float*>(to) + element, step);
+    case KVType::bfloat16: return store_elements(row, size, 1.0f, static_cast<bf16*>(to) + element, step);
+    case KVType::int8: break;
+  }
+  const float scale = int8_scale(row, size);
+  scales[scale_at] = scale;
+  const bool usable = scale > 1e-36f;  // of less the reciprocal is not finite; NaN is not usable either
+  auto* codes = static_cast<std::int8_t*>(to) + element;
+  if (usable) return store_elements(row, size, 1.0f / scale, codes, step);
+  for (std::size_t i = 0; i < size; ++i) codes[i * step] = 0;
+}
+
+// Stores one head's key of one token at `slot` (block * block_size + offset); row: [head_dim].
+inline void store_key(const KVLayer& layer, std::size_t head, std::size_t slot, const float* row) {
+  const std::size_t block = head * layer.blocks + slot / layer.block_size, offset = slot % layer.block_size;
+  store_row(layer, row, layer.keys, layer.key_scales, block * layer.head_dim * layer.block_size + offset, layer.block_size,
+            block * layer.block_size + offset);
+}
+
+// Likewise its value.
+inline void store_value(const KVLayer& layer, std::size_t head, std::size_t slot, const float* row) {
+  const std::size_t place = head * layer.blocks * layer.block_size + slot;
+  store_row(layer, row, layer.values, layer.value_scales, place * layer.head_dim, 1, place);
+}
+
+}  // namespace ramify::RAMIFY_ISA
