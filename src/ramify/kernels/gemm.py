@@ -1,0 +1,157 @@
+"""Matrix products with packed weights: `x @ weight.T`, for any number of rows, with the same bits for each row however
+many there are and whatever computes it.
+
+An integer product sums a chunk of inputs (those that share both scales) exactly, and then, for all weights of a row in
+the order of the inputs, with fused multiply-adds:
+
+- weight groups at least as large as activation groups: `p = sum(float(chunk) * activation_scale)`, then
+  `out = p * weight_scale + out`, and with minima `out = x_sum * min + out`, where `x_sum` is the sum of
+  `float(code_sum) * activation_scale` over the group;
+- otherwise: `p = sum(float(chunk) * weight_scale)` and with minima `sum(code_sum * min)`, each chunk's after its
+  product, then `out = p * activation_scale + out`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ramify.errors import ConfigError
+from ramify.kernels.packed import (
+    PackedMatrix,
+    dequantised,
+    group_values,
+    integer_codes,
+    pack_float,
+    pack_int,
+)
+from ramify.kernels.quantise import reference_quantise
+
+__all__ = ["PackedMatrix", "linear", "pack_float", "pack_int", "reference_linear", "reference_rows", "rows"]
+
+
+def linear(
+    x: torch.Tensor,
+    weight: PackedMatrix,
+    bias: torch.Tensor | None = None,
+    *,
+    residual: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`x @ weight.T + bias + residual`.
+
+    Args:
+        x: [M, K] float32, contiguous.
+        weight: [N, K].
+        bias: [N] float32.
+        residual: [M, N] float32, contiguous.
+        out: [M, N] float32, contiguous, to be written; may be `residual`.
+
+    Returns:
+        [M, N] float32: `out`, if given.
+
+    Raises:
+        ConfigError: shapes or types that do not fit together.
+    """
+    _check(x, weight, bias, residual, out)
+    result = reference_linear(x, weight, bias, residual=residual)
+    return result if out is None else out.copy_(result)
+
+
+def rows(weight: PackedMatrix, ids: torch.Tensor) -> torch.Tensor:
+    """Rows of a packed matrix as floats, as an embedding that is tied to the head needs them.
+
+    Args:
+        weight: [N, K].
+        ids: [T] int64 in 0..N - 1.
+
+    Returns:
+        [T, K] float32.
+    """
+    return reference_rows(weight, ids)
+
+
+def reference_linear(
+    x: torch.Tensor, weight: PackedMatrix, bias: torch.Tensor | None = None, *, residual: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`linear` in torch. Integer kinds give the same bits as the kernels; float kinds those of torch."""
+    if weight.activation_group:
+        out = _integer_linear(x, weight)
+    else:
+        rounded = x.bfloat16().float() if weight.kind == "bfloat16" else x
+        out = rounded @ dequantised(weight).T
+    out = out if bias is None else out + bias
+    return out if residual is None else out + residual
+
+
+def reference_rows(weight: PackedMatrix, ids: torch.Tensor) -> torch.Tensor:
+    """`rows` in torch."""
+    blocks, lanes = ids // 16, ids % 16
+    if not weight.is_integer:
+        return weight.tensors["weight"][blocks, :, lanes].flatten(1)[:, : weight.columns].float()
+    return dequantised(weight)[ids]
+
+
+def _integer_linear(x: torch.Tensor, weight: PackedMatrix) -> torch.Tensor:
+    group, activation_group, columns = weight.group_size, weight.activation_group, weight.padded_columns
+    chunk = min(group, activation_group)
+    codes, x_scales = reference_quantise(torch.nn.functional.pad(x, (0, columns - x.shape[1])), activation_group)
+    chunks = codes.float().view(x.shape[0], -1, chunk).transpose(0, 1)  # [chunks, M, chunk]
+    weights = integer_codes(weight).float().view(-1, columns // chunk, chunk).permute(1, 2, 0)  # [chunks, chunk, N]
+    products, sums = chunks @ weights, chunks.sum(dim=2, keepdim=True)  # below 2^24, so exact
+    w_scales = group_values(weight, "scales").T  # [G, N]
+    mins = group_values(weight, "mins").T if "mins" in weight.tensors else None
+    x_scales = x_scales.T.unsqueeze(2)  # [activation groups, M, 1]
+    out = torch.zeros(x.shape[0], weights.shape[2])
+    chunks_together = max(group, activation_group) // chunk
+    for g, begin in enumerate(range(0, len(products), chunks_together)):
+        together = range(begin, begin + chunks_together)
+        if group >= activation_group:
+            out = _fma(_weighted(products, x_scales, together), w_scales[g], out)
+            if mins is not None:
+                out = _fma(_weighted(sums, x_scales, together), mins[g], out)
+        else:
+            total = torch.zeros_like(out)
+            for c in together:
+                total = _fma(products[c], w_scales[c], total)
+                total = total if mins is None else _fma(sums[c], mins[c], total)
+            out = _fma(total, x_scales[g], out)
+    return out[:, : weight.rows]
+
+
+def _weighted(parts: torch.Tensor, scales: torch.Tensor, chosen: range) -> torch.Tensor:
+    total = torch.zeros_like(parts[0])
+    for chunk in chosen:
+        total = _fma(parts[chunk], scales[chunk], total)
+    return total
+
+
+def _fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """`a * b + c`, rounded once. The product is exact in float64; the sum is rounded to odd there, so that rounding it
+    to float32 is as if of the exact sum."""
+    product, addend = a.double() * b.double(), c.double()
+    total = product + addend
+    back = total - product
+    error = (product - (total - back)) + (addend - back)
+    bits = total.view(torch.int64)
+    toward = torch.where((error > 0) == (total > 0), 1, -1)
+    odd = torch.where((error != 0) & ((bits & 1) == 0), bits + toward, bits)
+    return odd.view(torch.float64).float()
+
+
+def _check(
+    x: torch.Tensor,
+    weight: PackedMatrix,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    out: torch.Tensor | None,
+) -> None:
+    shape = (x.shape[0], weight.rows)
+    fits = x.ndim == 2 and x.shape[1] == weight.columns and (bias is None or bias.shape == (weight.rows,))
+    fits = fits and all(t is None or t.shape == shape for t in (residual, out))
+    given = [t for t in (x, bias, residual, out) if t is not None]
+    if not fits or any(t.dtype != torch.float32 or not t.is_contiguous() for t in given):
+        shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in given)
+        raise ConfigError(
+            f"linear of {shapes} with a weight [{weight.rows}, {weight.columns}]: give contiguous float32 x [M, K], "
+            "bias [N], residual and out [M, N]"
+        )
