@@ -8,6 +8,7 @@
 namespace ramify {
 
 void bind_norm(nb::module_& module);
+void bind_layers(nb::module_& module);
 
 }  // namespace ramify
 
@@ -18,4 +19,5 @@ NB_MODULE(_native, module) {
   module.def("num_threads", &ramify::num_threads);
   module.def("set_num_threads", &ramify::set_num_threads);
   ramify::bind_norm(module);
+  ramify::bind_layers(module);
 }

@@ -1,8 +1,6 @@
 #include "norm.h"
 
-#include <cmath>
-
-#include "simd.h"
+#include "norm_row.h"
 #include "thread_pool.h"
 
 namespace ramify::RAMIFY_ISA {
@@ -25,14 +23,6 @@ float sum_of_squares(const float* x, const float* residual, std::size_t size, fl
   return reduce_add(squares);
 }
 
-void norm_row(const float* x, const float* weight, float factor, std::size_t size, float* out) {
-  const F32x16 factors = F32x16::broadcast(factor);
-  for (std::size_t i = 0; i < size; i += LANES) {
-    const std::size_t n = size - i;
-    (F32x16::load_first(x + i, n) * factors * F32x16::load_first(weight + i, n)).store_first(out + i, n);
-  }
-}
-
 void rms_norm(const float* x, const float* residual, const float* weight, float eps, std::size_t rows, std::size_t size,
               float* sum, float* out) {
   parallel_for(rows, 1 + ELEMENTS_AT_ONCE / size, [=](std::size_t begin, std::size_t end) {
@@ -40,7 +30,7 @@ void rms_norm(const float* x, const float* residual, const float* weight, float 
       const std::size_t at = row * size;
       const float squares =
           sum_of_squares(x + at, residual == nullptr ? nullptr : residual + at, size, sum == nullptr ? nullptr : sum + at);
-      const float factor = 1.0f / std::sqrt(squares / static_cast<float>(size) + eps);
+      const float factor = norm_factor(squares, size, eps);
       norm_row((residual == nullptr ? x : sum) + at, weight, factor, size, out + at);
     }
   });

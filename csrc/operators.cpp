@@ -3,10 +3,16 @@
 namespace ramify::RAMIFY_ISA {
 
 NormOps norm_ops();
+RotaryOps rotary_ops();
+ActivationOps activation_ops();
+EmbeddingOps embedding_ops();
 
 const Operators& operators() {
   static const Operators table{
       .norm = norm_ops(),
+      .rotary = rotary_ops(),
+      .activation = activation_ops(),
+      .embedding = embedding_ops(),
   };
   return table;
 }

@@ -1,12 +1,18 @@
 // The table of operators that one instruction set fills: one entry a family, declared in the family's header.
 #pragma once
 
+#include "activation.h"
+#include "embedding.h"
 #include "norm.h"
+#include "rotary.h"
 
 namespace ramify {
 
 struct Operators {
   NormOps norm;
+  RotaryOps rotary;
+  ActivationOps activation;
+  EmbeddingOps embedding;
 };
 
 }  // namespace ramify

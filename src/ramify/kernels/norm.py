@@ -13,15 +13,15 @@ def rms_norm(
     """Normalise rows.
 
     Args:
-        x: [..., size] float32 on the CPU.
-        weight: [size] float32.
+        x: [..., size]; float32 on the CPU.
+        weight: [size], of the same dtype.
         eps: added to the mean square.
         residual: like `x`; added to it first. Without one `x` itself is normalised.
 
     Returns:
         The normalised rows and what was normalised (`x + residual`, or `x`), both like `x`.
     """
-    if extension() is None:
+    if extension() is None or x.is_cuda:
         return reference_rms_norm(x, weight, eps, residual)
     x = x.contiguous()
     out, total = torch.empty_like(x), x if residual is None else torch.empty_like(x)

@@ -30,11 +30,12 @@ class Linear:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PACKED_FOR_ROWS)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[rows, in] -> [rows, out]."""
+        """[rows, in] -> [rows, out], in the dtype of x."""
+        rows = x.to(self.weight.dtype) if not self.packed else x.bfloat16()
         if self.packed:
-            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-            return product
-        return functional.linear(x, self.weight, self.bias)
+            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
+            return product.to(x.dtype)
+        return functional.linear(rows, self.weight, self.bias).to(x.dtype)
 
 
 def _packable(weight: torch.Tensor) -> bool:

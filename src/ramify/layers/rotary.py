@@ -1,4 +1,4 @@
-"""Rotary positions (arXiv:2104.09864): a table of cosines and sines, and the rotation in halves."""
+"""Rotary positions (arXiv:2104.09864): a table of cosines and sines."""
 
 from __future__ import annotations
 
@@ -23,12 +23,6 @@ class RotaryTable:
         self.sines = (angles.sin() * attention_scaling).to(device)
 
     def at(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines of `positions` [T], each [T, 1, head_dim / 2] in `dtype`: made once a step."""
-        cosines = self.cosines.index_select(0, positions).to(dtype).unsqueeze(1)
-        return cosines, self.sines.index_select(0, positions).to(dtype).unsqueeze(1)
-
-
-def apply_rotary(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """Rotate [T, heads, head_dim]; dimension i turns together with i + head_dim / 2."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+        """Cosines and sines of `positions` [T], each [T, head_dim / 2] in `dtype`: made once a step."""
+        cosines = self.cosines.index_select(0, positions).to(dtype)
+        return cosines, self.sines.index_select(0, positions).to(dtype)

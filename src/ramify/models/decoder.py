@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from ramify.kernels.embedding import gather
+from ramify.kernels.rotary import Heads
 from ramify.kv.cache import KVCache
 from ramify.layers.attention import Attention
 from ramify.layers.inputs import BatchInputs
@@ -34,11 +36,21 @@ class DecoderLayer:
     mlp: GatedMLP
 
     def __call__(
-        self, x: torch.Tensor, inputs: BatchInputs, rotary: tuple[torch.Tensor, torch.Tensor], cache: KVCache
-    ) -> torch.Tensor:
-        """[T, hidden] -> [T, hidden]."""
-        x = x + self.attention(self.attention_norm(x), inputs, rotary, cache)
-        return x + self.mlp(self.mlp_norm(x))
+        self,
+        x: torch.Tensor,
+        update: torch.Tensor | None,
+        inputs: BatchInputs,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        cache: KVCache,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[T, hidden] and what is still to be added to it -> the same one layer up.
+
+        Each sum is left to the next norm, which adds and normalises in one pass.
+        """
+        normed, x = self.attention_norm.add(x, update)
+        update = self.attention(normed, inputs, rotary, cache)
+        normed, x = self.mlp_norm.add(x, update)
+        return x, self.mlp(normed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +111,17 @@ class Decoder:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights and of the activations between layers."""
+        """Of the weights (as they are in the checkpoint) and of the cache."""
         return self.embedding.dtype
 
     def forward(self, inputs: BatchInputs, cache: KVCache) -> torch.Tensor:
         """Run a batch; writes its keys and values into `cache`. Returns [T, hidden], before the last norm."""
-        x = functional.embedding(inputs.token_ids, self.embedding)
+        x = gather(self.embedding, inputs.token_ids)
         rotary = self.rotary.at(inputs.positions, x.dtype)
+        update: torch.Tensor | None = None
         for layer in self.layers:
-            x = layer(x, inputs, rotary, cache)
-        return x
+            x, update = layer(x, update, inputs, rotary, cache)
+        return x if update is None else x + update
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """[R, hidden] from `forward` -> the same behind the last norm."""
@@ -158,7 +171,11 @@ class _Loader:
         return self.checkpoint.tensor(name, shape, self.dtype, self.device)
 
     def norm(self, name: str, size: int) -> RMSNorm:
-        return RMSNorm(self.tensor(name, size), self.config.rms_norm_eps)
+        return RMSNorm(self.norm_weight(name, size), self.config.rms_norm_eps)
+
+    def norm_weight(self, name: str, size: int) -> torch.Tensor:
+        weight = self.tensor(name, size)
+        return weight if weight.is_cuda else weight.float()
 
     def fused(self, prefix: str, names: tuple[str, ...], widths: tuple[int, ...], inputs: int, bias: bool) -> Linear:
         """Several projections of one input as one product."""
@@ -192,6 +209,15 @@ class _Loader:
         bias = self.tensor(f"{name}.bias", count) if f"{name}.bias" in self.checkpoint else None
         return LabelHead(self.tensor(f"{name}.weight", count, hidden), bias, before)
 
+    def heads(self, prefix: str) -> Heads:
+        """The shape of a layer's heads, and their norms."""
+        config = self.config
+        norms = (
+            self.norm_weight(f"{prefix}{name}_norm.weight", config.head_dim) if config.qk_norm else None
+            for name in ("q", "k")
+        )
+        return Heads(config.num_heads, config.num_kv_heads, config.head_dim, *norms, eps=config.rms_norm_eps)
+
     def layer(self, index: int) -> DecoderLayer:
         config, prefix = self.config, f"{self.prefix}layers.{index}."
         hidden, middle = config.hidden_size, config.intermediate_size
@@ -203,13 +229,9 @@ class _Loader:
             attention=Attention(
                 qkv=self.fused(attention, qkv_names, (query, kv, kv), hidden, config.qkv_bias),
                 output=self.fused(attention, ("o_proj",), (hidden,), query, config.output_bias),
-                num_heads=config.num_heads,
-                num_kv_heads=config.num_kv_heads,
-                head_dim=config.head_dim,
+                heads=self.heads(attention),
                 layer=index,
                 window=config.windows[index],
-                query_norm=self.norm(attention + "q_norm.weight", config.head_dim) if config.qk_norm else None,
-                key_norm=self.norm(attention + "k_norm.weight", config.head_dim) if config.qk_norm else None,
             ),
             mlp_norm=self.norm(prefix + "post_attention_layernorm.weight", hidden),
             mlp=GatedMLP(
