@@ -291,3 +291,16 @@ def _shape(arch: str, config: Mapping[str, Any]) -> dict[str, Any]:
         f"{arch}.rope.freq_base": float(config["rope_parameters"]["rope_theta"]),
         "tokenizer.ggml.eos_token_id": 0,
     }
+
+
+def read_parts(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...], bytes]]]:
+    """Metadata (scalars and texts) and tensors of a file that `write_gguf` wrote, to write it anew with changes."""
+    from ramify.models.gguf.reader import read_gguf
+
+    file = read_gguf(path)
+    raw = path.read_bytes()
+    tensors = {
+        each.name: (each.type.name, each.shape, raw[each.offset : each.offset + each.num_bytes])
+        for each in file.tensors.values()
+    }
+    return dict(file.metadata), tensors

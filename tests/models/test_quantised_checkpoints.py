@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,6 @@ def opened(folder: Path) -> Checkpoint:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A float checkpoint that the tests copy."""
-    logging.disable(logging.INFO)
     return make_checkpoint(tmp_path_factory.mktemp("plain"), "qwen2.5", tokenizer=False, num_hidden_layers=2, **SHAPE)
 
 

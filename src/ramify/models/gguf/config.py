@@ -148,7 +148,7 @@ def _as_config(metadata: Metadata, vocabulary: int, own_head: bool) -> dict[str,
         raise UnsupportedModelError(f"{metadata.path}: a sliding window in {metadata.architecture} is not supported")
     return {
         "architectures": [architecture],
-        "vocab_size": vocabulary,
+        "vocab_size": _vocabulary_size(metadata, vocabulary),
         "hidden_size": hidden,
         "intermediate_size": metadata.integer("{arch}.feed_forward_length"),
         "num_hidden_layers": metadata.integer("{arch}.block_count"),
@@ -165,6 +165,14 @@ def _as_config(metadata: Metadata, vocabulary: int, own_head: bool) -> dict[str,
         "eos_token_id": _end_ids(metadata),
         "dtype": "float32" if metadata.integer("general.file_type", 1) == _ALL_FLOAT32 else "float16",
     }
+
+
+def _vocabulary_size(metadata: Metadata, rows: int) -> int:
+    """Rows of the embedding; at least as many as there are tokens."""
+    if TOKENS_KEY in metadata and len(metadata.raw_texts(TOKENS_KEY)) > rows:
+        count = len(metadata.raw_texts(TOKENS_KEY))
+        raise metadata.wrong(TOKENS_KEY, f"{count} tokens", f"no more tokens than the embedding has rows, {rows}")
+    return rows
 
 
 def _rope_scaling(metadata: Metadata) -> dict[str, Any] | None:
