@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,34 @@ class QuantisedWeight:
         natural[:, self.permutation] = weight
         return natural
 
+    @staticmethod
+    def joined(parts: Sequence[QuantisedWeight]) -> QuantisedWeight | None:
+        """Weights of one input as one, row under row; None if their formats do not go together."""
+        first = parts[0]
+        for part in parts[1:]:
+            same = (part.bits, part.group_size, part.mins is None) == (first.bits, first.group_size, first.mins is None)
+            if not same or part.codes.dtype != first.codes.dtype or not _equal(part.permutation, first.permutation):
+                return None
+        scales, mins = (_stacked([getattr(part, name) for part in parts]) for name in ("scales", "mins"))
+        assert scales is not None
+        codes = torch.cat([part.codes for part in parts])
+        return QuantisedWeight(codes, scales, mins, first.group_size, first.bits, first.permutation)
+
     def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
         """[rows, groups] -> [rows, columns]."""
         return numbers.float().repeat_interleave(self.group_size, dim=1)[:, : self.codes.shape[1]]
+
+
+def _equal(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return torch.equal(first, second)
+
+
+def _stacked(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """Row under row, in float32 if their types differ."""
+    given = [part for part in parts if part is not None]
+    if not given:
+        return None
+    same = len({part.dtype for part in given}) == 1
+    return torch.cat(given if same else [part.float() for part in given])
