@@ -103,6 +103,18 @@ def test_methods_are_ranked_in_a_plot_of_their_differences(tmp_path: Path) -> No
         plot_ranking([], [tmp_path / "ranking.svg"], mark=0.0, label="")
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_long_name_leaves_room_for_what_it_names(tmp_path: Path) -> None:
+    name = "entropy-switch:small=" + "/far/away" * 20 + ",top=5"
+    plot([Point(name, 10, Interval(0.4, 0.3, 0.5))], [tmp_path / "plot.svg"])
+    plot_ranking([(name, Interval(0.1, 0.05, 0.2))], [tmp_path / "ranking.svg"], mark=0.0, label="points")
+    for file in ("plot.svg", "ranking.svg"):
+        text = (tmp_path / file).read_text()
+        assert "entropy-switch:small=" in text
+        assert ",top=5<" in text
+        assert name not in text
+
+
 def test_a_plot_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
         plot([Point("a", 1, Interval(0, 0, 0))], [tmp_path / "plot.bmp"])

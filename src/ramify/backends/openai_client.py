@@ -7,7 +7,8 @@ answers that are missing; what had come of them is counted as lost and belongs t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -155,8 +156,8 @@ class Client:
         for attempt in range(self.endpoint.retries + 1):
             answers = {index: Answer() for index in missing}
             try:
-                async with self._places:
-                    async for index in self._stream(ask, missing, answers, meter):
+                async with self._places, aclosing(self._stream(ask, missing, answers, meter)) as ended:
+                    async for index in ended:
                         missing.remove(index)
                         yield index, answers[index]
             except _broken_off() as error:
@@ -193,7 +194,7 @@ class Client:
 
     async def _stream(
         self, ask: Ask, places: Sequence[int], answers: Mapping[int, Answer], meter: Usage
-    ) -> AsyncIterator[int]:
+    ) -> AsyncGenerator[int]:
         """One request; yields the index of each answer that is whole."""
         waiting = list(places)
         self._count(meter, calls=1)

@@ -17,6 +17,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
 FORMATS = (".png", ".svg")
+LONGEST_NAME = 48
+"""Characters of a name in a picture: a longer one would leave no room for what it names."""
 
 
 def targets_of(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -30,6 +32,14 @@ def targets_of(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
         if target.suffix not in FORMATS:
             raise ConfigError(f"{target}: a plot is written as {' or '.join(FORMATS)}; choose such a name")
     return targets
+
+
+def short_name(name: str) -> str:
+    """A name as pictures show it: of a long one the beginning and the end, with an ellipsis between them."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    end = LONGEST_NAME // 3
+    return f"{name[: LONGEST_NAME - end - 1]}\u2026{name[-end:]}"
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ramify.errors import ConfigError
 from ramify.evals.estimators import Interval
-from ramify.evals.figures import COLOURS, DASHES, MARKERS, new_figure, save_figure, targets_of
+from ramify.evals.figures import COLOURS, DASHES, MARKERS, new_figure, save_figure, short_name, targets_of
 from ramify.evals.replay import Replayed
 from ramify.evals.report import Row, line_of
 
@@ -99,7 +99,7 @@ def plot_ranking(
         clear = interval.low > mark or interval.high < mark  # the whole interval lies on one side
         axes.hlines(place, 100 * interval.low, 100 * interval.high, colors=COLOURS[0], linewidth=1.5)
         axes.plot(100 * interval.mean, place, "o", color=COLOURS[0], markerfacecolor=COLOURS[0] if clear else "white")
-    axes.set_yticks(range(len(ranked)), [name for name, _ in ranked])
+    axes.set_yticks(range(len(ranked)), [short_name(name) for name, _ in ranked])
     axes.set_ylim(len(ranked) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x", linewidth=0.5)
     axes.set_xlabel(label)
@@ -131,7 +131,7 @@ def _draw_line(axes: Axes, name: str, members: Sequence[Point], place: int) -> N
     axes.plot(
         tokens,
         [100 * point.accuracy.mean for point in members],
-        label=name,
+        label=short_name(name),
         marker=MARKERS[place % len(MARKERS)],
         markerfacecolor="white" if turn % 2 else colour,
         linestyle=DASHES[(place + turn) % len(DASHES)],
