@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -51,16 +52,35 @@ class QuantisedWeight:
 
     @staticmethod
     def joined(parts: Sequence[QuantisedWeight]) -> QuantisedWeight | None:
-        """Weights of one input as one, row under row; None if their formats do not go together."""
+        """Weights of one input as one, row under row; None if the orders of their columns differ.
+
+        Parts of different formats (files often keep some projections in more bits) are all put into the widest one;
+        every weight stays the number that it was.
+        """
         first = parts[0]
-        for part in parts[1:]:
-            same = (part.bits, part.group_size, part.mins is None) == (first.bits, first.group_size, first.mins is None)
-            if not same or part.codes.dtype != first.codes.dtype or not _equal(part.permutation, first.permutation):
-                return None
+        if not all(_equal(part.permutation, first.permutation) for part in parts):
+            return None
+        bits = max(part.bits for part in parts)
+        size, with_mins = math.gcd(*(part.group_size for part in parts)), any(part.mins is not None for part in parts)
+        parts = [part._widened(bits, size, with_mins) for part in parts]
         scales, mins = (_stacked([getattr(part, name) for part in parts]) for name in ("scales", "mins"))
         assert scales is not None
         codes = torch.cat([part.codes for part in parts])
-        return QuantisedWeight(codes, scales, mins, first.group_size, first.bits, first.permutation)
+        return QuantisedWeight(codes, scales, mins, size, bits, first.permutation)
+
+    def _widened(self, bits: Literal[4, 8], group_size: int, with_mins: bool) -> QuantisedWeight:
+        """The same weight in this many bits, smaller groups, and with mins."""
+        codes, mins = self.codes, self.mins
+        if bits > self.bits:
+            codes = codes.to(torch.int8) - (ZERO_CODE if mins is None else 0)
+        if with_mins and mins is None:
+            mins = self.scales.float() * (-ZERO_CODE if bits == 4 else 0)
+        groups, repeats = -(-codes.shape[1] // group_size), self.group_size // group_size
+        scales, mins = (
+            None if each is None else each.repeat_interleave(repeats, dim=1)[:, :groups] for each in (self.scales, mins)
+        )
+        assert scales is not None
+        return QuantisedWeight(codes, scales, mins, group_size, bits, self.permutation)
 
     def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
         """[rows, groups] -> [rows, columns]."""
