@@ -8,7 +8,7 @@ from ramify.kernels.attention import paged_attention
 from ramify.kernels.rotary import Heads, place_heads
 from ramify.kv.cache import KVCache
 from ramify.layers.inputs import BatchInputs
-from ramify.layers.linear import Linear
+from ramify.layers.linear import Projection
 
 
 class Attention:
@@ -22,7 +22,7 @@ class Attention:
         window: sliding window in tokens, or None.
     """
 
-    def __init__(self, qkv: Linear, output: Linear, heads: Heads, layer: int, window: int | None) -> None:
+    def __init__(self, qkv: Projection, output: Projection, heads: Heads, layer: int, window: int | None) -> None:
         self.qkv = qkv
         self.output = output
         self.heads = heads

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from ramify.kernels.gemm import linear as multiply
+from ramify.kernels.packed import PackedMatrix
+
 _PACKED_FOR_ROWS = 32
 """Rows that the packed layout is laid out for; any number works, with the same bits."""
 
@@ -42,3 +45,28 @@ def _packable(weight: torch.Tensor) -> bool:
     if weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
         return False
     return bool(torch._C._has_mkldnn) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class PackedLinear:
+    """y = x W^T + b with a weight in the layout of the kernels.
+
+    Args:
+        weight: [out, in].
+        bias: float32 [out] or None.
+        permutation: int64 [in], the input that each column of the weight belongs to; None for the natural order.
+    """
+
+    def __init__(
+        self, weight: PackedMatrix, bias: torch.Tensor | None = None, permutation: torch.Tensor | None = None
+    ) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.permutation = permutation
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[rows, in] float32 -> [rows, out] float32."""
+        ordered = x if self.permutation is None else x.index_select(1, self.permutation)
+        return multiply(ordered.contiguous(), self.weight, self.bias)
+
+
+Projection = Linear | PackedLinear

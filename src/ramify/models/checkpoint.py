@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 
 from ramify.errors import CheckpointError, UnsupportedModelError
+from ramify.kernels.packed import PackedMatrix
 from ramify.models.safetensors_files import FLOATS, INDEX_FILE, WEIGHTS_FILE, SafetensorsFiles, open_files
 from ramify.models.stored.formats import packed_name, read_codes, read_float8
 from ramify.models.stored.kinds import Activations, StoredQuantization
+from ramify.quantization.packed_file import PACKED_FILE, read_packed
 from ramify.quantization.weight import QuantisedWeight
 
 __all__ = ["INDEX_FILE", "WEIGHTS_FILE", "Checkpoint", "SafetensorsCheckpoint", "open_checkpoint"]
@@ -59,6 +61,11 @@ class Checkpoint(ABC):
         Raises:
             CheckpointError: no such tensor, another shape, or numbers that cannot be.
         """
+
+    def packed(self, name: str) -> PackedMatrix | None:
+        """A product that is there in the layout of the kernels, e.g. "model.layers.0.self_attn.qkv_proj"; None where
+        weights are stored part by part."""
+        return None
 
     @abstractmethod
     def tensor(
@@ -223,4 +230,8 @@ def open_checkpoint(path: Path, scheme: StoredQuantization | None = None) -> Che
         return open_gguf(path)
     if scheme is not None and scheme.layout == "gguf":
         raise UnsupportedModelError(f"{path} is a folder: give the GGUF file in it")
+    if scheme is not None and scheme.layout == "ramify":
+        from ramify.models.packed_checkpoint import PackedCheckpoint
+
+        return PackedCheckpoint(path, read_packed(path / PACKED_FILE))
     return SafetensorsCheckpoint(open_files(path), scheme)

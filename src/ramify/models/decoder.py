@@ -8,17 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from ramify.kernels.embedding import gather
+from ramify.errors import CheckpointError
+from ramify.kernels.packed import PackedMatrix
 from ramify.kernels.rotary import Heads
 from ramify.kv.cache import KVCache
 from ramify.layers.attention import Attention
+from ramify.layers.embedding import Embedding
 from ramify.layers.inputs import BatchInputs
-from ramify.layers.linear import Linear
+from ramify.layers.linear import Linear, PackedLinear, Projection
 from ramify.layers.mlp import GatedMLP
 from ramify.layers.norm import RMSNorm
 from ramify.layers.rotary import RotaryTable
 from ramify.models.checkpoint import Checkpoint
 from ramify.models.config import ModelConfig
+from ramify.models.products import EMBEDDING, HEAD, PERMUTATION, Product
 from ramify.models.reward_head import VALUE_HEAD
 
 _BARE_PREFIXES = ("embed_tokens.", "layers.", "norm.")
@@ -65,7 +68,7 @@ class LabelHead:
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
-    before: Linear | None = None
+    before: Projection | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] -> [rows, labels]."""
@@ -81,7 +84,7 @@ class Decoder:
 
     Args:
         config: its shape.
-        embedding: [vocabulary, hidden].
+        embedding: [vocabulary] -> hidden.
         layers: from the bottom up.
         norm: the last norm.
         head: hidden -> vocabulary (the embedding's weight if tied), or -> labels.
@@ -91,7 +94,7 @@ class Decoder:
     def __init__(
         self,
         config: ModelConfig,
-        embedding: torch.Tensor,
+        embedding: Embedding,
         layers: list[DecoderLayer],
         norm: RMSNorm,
         head: Head,
@@ -116,7 +119,7 @@ class Decoder:
 
     def forward(self, inputs: BatchInputs, cache: KVCache) -> torch.Tensor:
         """Run a batch; writes its keys and values into `cache`. Returns [T, hidden], before the last norm."""
-        x = gather(self.embedding, inputs.token_ids)
+        x = self.embedding(inputs.token_ids)
         rotary = self.rotary.at(inputs.positions, x.dtype)
         update: torch.Tensor | None = None
         for layer in self.layers:
@@ -141,7 +144,7 @@ def load_decoder(
         CheckpointError: a tensor is missing or misshapen.
     """
     loader = _Loader(config, checkpoint, dtype, device)
-    embedding = loader.tensor(f"{loader.prefix}embed_tokens.weight", config.vocab_size, config.hidden_size)
+    embedding = loader.embedding()
     head = loader.head(embedding)
     rope = config.rope
     table = RotaryTable(rope.inverse_frequencies(config.head_dim), rope.attention_scaling, max_model_len, device)
@@ -177,25 +180,57 @@ class _Loader:
         weight = self.tensor(name, size)
         return weight if weight.is_cuda else weight.float()
 
-    def fused(self, prefix: str, names: tuple[str, ...], widths: tuple[int, ...], inputs: int, bias: bool) -> Linear:
+    def embedding(self) -> Embedding:
+        name = f"{self.prefix}{EMBEDDING}"
+        packed = self.checkpoint.packed(name)
+        if packed is not None:
+            rows, columns = self.config.vocab_size, self.config.hidden_size
+            return Embedding(self.packed_linear(name, packed, rows, columns, False).weight, self.dtype)
+        return Embedding(self.tensor(f"{name}.weight", self.config.vocab_size, self.config.hidden_size))
+
+    def fused(
+        self, prefix: str, names: tuple[str, ...], widths: tuple[int, ...], inputs: int, bias: bool
+    ) -> Projection:
         """Several projections of one input as one product."""
+        product = Product(prefix, names, widths, inputs, bias).name
+        packed = self.checkpoint.packed(product)
+        if packed is not None:
+            return self.packed_linear(product, packed, sum(widths), inputs, bias)
         weights = [self.tensor(f"{prefix}{n}.weight", w, inputs) for n, w in zip(names, widths, strict=True)]
         biases = [self.tensor(f"{prefix}{n}.bias", w) for n, w in zip(names, widths, strict=True)] if bias else None
         joined = weights[0] if len(weights) == 1 else torch.cat(weights)
         return Linear(joined, None if biases is None else torch.cat(biases))
 
-    def head(self, embedding: torch.Tensor) -> Head:
+    def packed_linear(self, name: str, packed: PackedMatrix, outputs: int, inputs: int, bias: bool) -> PackedLinear:
+        """A product of a checkpoint in the layout of the kernels."""
+        if (packed.rows, packed.columns) != (outputs, inputs):
+            raise CheckpointError(
+                f"{name} in {self.checkpoint.folder} is [{packed.rows}, {packed.columns}]; "
+                f"the config asks for [{outputs}, {inputs}]"
+            )
+        order = f"{name}.{PERMUTATION}"
+        return PackedLinear(
+            packed,
+            self.checkpoint.tensor(f"{name}.bias", (outputs,), torch.float32) if bias else None,
+            self.checkpoint.tensor(order, (inputs,)) if order in self.checkpoint else None,
+        )
+
+    def head(self, embedding: Embedding) -> Head:
         """What stands on the last layer."""
         if self.config.head == "none":
             self.checkpoint.set_aside("lm_head.")
             return _no_head
         return self.vocabulary(embedding) if self.config.head == "vocabulary" else self.labels()
 
-    def vocabulary(self, embedding: torch.Tensor) -> Head:
+    def vocabulary(self, embedding: Embedding) -> Head:
         """Logits of tokens."""
         config = self.config
         if config.tie_word_embeddings and "lm_head.weight" not in self.checkpoint:
-            return Linear(embedding, pack=False)
+            table = embedding.table
+            return PackedLinear(table) if isinstance(table, PackedMatrix) else Linear(table, pack=False)
+        packed = self.checkpoint.packed(HEAD)
+        if packed is not None:
+            return self.packed_linear(HEAD, packed, config.vocab_size, config.hidden_size, False)
         return Linear(self.tensor("lm_head.weight", config.vocab_size, config.hidden_size))
 
     def labels(self) -> Head:

@@ -18,7 +18,7 @@ from ramify.layers.rotary import RotaryTable
 from ramify.models.checkpoint import Checkpoint
 from ramify.models.config import ModelConfig
 from ramify.models.float_layer import FloatLayer, LayerInputs, read_layer, run_layer
-from ramify.models.products import EMBEDDING, HEAD, Product, layer_norms, layer_products
+from ramify.models.products import EMBEDDING, HEAD, PERMUTATION, Product, layer_norms, layer_products
 from ramify.models.reward_head import VALUE_HEAD
 from ramify.quantization.channels import choose_channels, round_activations
 from ramify.quantization.formats import IntegerFormat, WeightFormat, pack_weight
@@ -30,7 +30,6 @@ _SAMPLES = 512
 _ROWS_TOLD = 8192
 """Rows of a matrix that its error is worked out on; the first ones, a multiple of the kernels' blocks."""
 _BARE_PREFIXES = ("embed_tokens.", "layers.", "norm.")
-PERMUTATION = "permutation"
 Progress = Callable[[int, int], None]
 """Takes (layers done, layers in all)."""
 

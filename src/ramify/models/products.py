@@ -9,6 +9,8 @@ from ramify.models.config import ModelConfig
 
 EMBEDDING = "embed_tokens"
 HEAD = "lm_head"
+PERMUTATION = "permutation"
+"""Ends the name of the order of a product's inputs, where it has one of its own."""
 
 
 @dataclass(frozen=True, slots=True)

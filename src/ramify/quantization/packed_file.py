@@ -22,6 +22,8 @@ from ramify.kernels.packed import ACTIVATION_GROUPS, BLOCK, GROUP_SIZES, PANEL, 
 LAYOUT_VERSION = 1
 """Of the buffers (`kernels.packed`) and of the header; goes up whenever either changes."""
 
+PACKED_FILE = "ramify.safetensors"
+"""Its name in a checkpoint's folder."""
 _ALIGNMENT = 64
 _DTYPES = {
     torch.int8: "I8", torch.uint8: "U8", torch.int32: "I32", torch.int64: "I64",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ramify.errors import CheckpointError, UnsupportedModelError
 
-Layout = Literal["gptq", "gptq_v2", "awq", "packed", "int8", "float8", "gguf"]
+Layout = Literal["gptq", "gptq_v2", "awq", "packed", "int8", "float8", "gguf", "ramify"]
 Activations = Literal["float", "int8"]
 WHOLE_ROW = -1
 """A group size: one scale for a whole row of the weight (an output channel)."""

@@ -81,10 +81,18 @@ def _fp8(config: Mapping[str, Any]) -> StoredQuantization:
     )
 
 
+def _ramify(config: Mapping[str, Any]) -> StoredQuantization:
+    """What `ramify quantize` writes; the weights' file says the rest."""
+    if not isinstance(config.get("format"), str):
+        raise CheckpointError(f"quantization_config: format={config.get('format')!r}; it must be a name such as 'w4a8'")
+    return StoredQuantization("ramify", "ramify")
+
+
 _METHODS: Mapping[str, Callable[[Mapping[str, Any]], StoredQuantization]] = {
     "gptq": _gptq,
     "awq": _awq,
     "fp8": _fp8,
     "fbgemm_fp8": _fp8,
     "compressed-tensors": parse_compressed,
+    "ramify": _ramify,
 }
