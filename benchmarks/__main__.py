@@ -1,5 +1,6 @@
-"""`make bench`: every benchmark, one after the other."""
+"""`make bench`: ramify and its peers, side by side (see `lab.main` for the options)."""
 
-from benchmarks import throughput
+from benchmarks.lab.main import main
 
-throughput.main()
+if __name__ == "__main__":
+    main()
