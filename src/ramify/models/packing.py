@@ -43,10 +43,11 @@ def has_codes(config: ModelConfig, checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint stores products as codes and scales."""
     if config.quantization is None:
         return False
-    prefix = f"{decoder_prefix(checkpoint)}layers.0."
+    prefix = f"{decoder_prefix(checkpoint)}layers."
     return any(
         checkpoint.quantised(name, (rows, product.columns)) is not None
-        for product in layer_products(config, prefix)
+        for index in range(config.num_layers)  # the first layers may stay floats
+        for product in layer_products(config, f"{prefix}{index}.")
         for name, rows in product.names("weight")
     )
 
