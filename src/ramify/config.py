@@ -32,6 +32,8 @@ class EngineConfig:
         seed: of the engine: requests without a seed of their own draw from it.
         num_threads: intra-op threads of torch in this process; None leaves torch's setting.
         revision: of a hub id.
+        quantization: format that the weights are loaded in: None takes them as they are stored; "bfloat16", "w8a8",
+            "w8a16", "w4a8" or "w4a16" round them, with options as in "w4a8:group_size=64" (`ramify techniques`).
 
     Raises:
         ConfigError: a value cannot work.
@@ -50,6 +52,7 @@ class EngineConfig:
     seed: int = 0
     num_threads: int | None = None
     revision: str | None = None
+    quantization: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", "float32", "bfloat16"):
@@ -58,6 +61,8 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name}={value!r} does not work: it must be an integer of 1 or more")
+        if self.quantization is not None and (not isinstance(self.quantization, str) or not self.quantization.strip()):
+            raise ConfigError(f"quantization={self.quantization!r} does not work: use None or a format such as 'w4a8'")
         if self.block_size not in (8, 16, 32, 64):
             raise ConfigError(f"block_size={self.block_size!r} does not work: use 8, 16, 32 or 64")
         share = self.gpu_memory_utilization

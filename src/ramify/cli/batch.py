@@ -49,6 +49,7 @@ def batch(
     model: common.Model = "nano",
     any_model: Annotated[bool, typer.Option(help="Answer with --model whatever model a body names.")] = False,
     seed: common.Seed = 0,
+    quantization: common.Quantization = None,
     engine: common.EngineOptions = None,
     json: common.Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def batch(
         raise ConfigError(f"there is no file {str(requests)!r}: give a JSONL file of batch requests")
     if len({requests.resolve(), output.resolve(), error_file.resolve()}) < 3:
         raise ConfigError(f"{output} or {error_file} is also another file of this run: choose three different files")
-    options = {"seed": seed, **common.engine_options(engine)}
+    options = {"seed": seed, **common.engine_options(engine, quantization)}
     finished = answered(output)
     bad: list[BadLine] = []
     lines = [

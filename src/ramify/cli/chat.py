@@ -30,6 +30,7 @@ def chat(
     max_tokens: common.MaxTokens = None,
     stop: common.Stop = None,
     seed: common.Seed = 0,
+    quantization: common.Quantization = None,
     engine: common.EngineOptions = None,
     json: common.Json = False,
 ) -> None:
@@ -37,7 +38,7 @@ def chat(
     params = common.sampling_params(
         temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, max_tokens=max_tokens, stop=stop
     )
-    options = {"seed": seed, **common.engine_options(engine)}
+    options = {"seed": seed, **common.engine_options(engine, quantization)}
     opening: Messages = [{"role": "system", "content": system}] if system is not None else []
     from ramify import AsyncLLM
 

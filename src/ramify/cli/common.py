@@ -51,6 +51,10 @@ EngineOptions = Annotated[
     list[str] | None,
     typer.Option("--engine", "-e", metavar="KEY=VALUE", help="Engine option, e.g. max_num_seqs=64. Repeatable."),
 ]
+Quantization = Annotated[
+    str | None,
+    typer.Option(help="Format of the weights: w8a8, w4a8, w4a16, w8a16 or bfloat16; made once, then cached."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Seed = Annotated[int, typer.Option(help="Of all draws: one seed, one answer.")]
 RewardModel = Annotated[str, typer.Option(help="Reward model that scorers use; loaded only where one does.")]
@@ -116,8 +120,8 @@ def progress_bar() -> Iterator[Progress]:
         yield bar
 
 
-def engine_options(given: Iterable[str] | None) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs as keyword arguments of `LLM`.
+def engine_options(given: Iterable[str] | None, quantization: str | None = None) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs, and the option of the same name, as keyword arguments of `LLM`.
 
     Raises:
         ConfigError: a pair has no ``=``, names no option, or has a value of another type.
@@ -126,6 +130,8 @@ def engine_options(given: Iterable[str] | None) -> dict[str, Any]:
     from ramify.registry import option_types
 
     options = _pairs(given, option_types(EngineConfig), "--engine")
+    if quantization is not None:
+        options["quantization"] = quantization
     EngineConfig.from_options(options)
     return options
 

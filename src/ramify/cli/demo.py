@@ -29,12 +29,13 @@ def demo(
         "demo_output"
     ),
     seed: common.Seed = 0,
+    quantization: common.Quantization = None,
     engine: common.EngineOptions = None,
     json: common.Json = False,
 ) -> None:
     """Compare greedy decoding, self-consistency, best-of-n, beam search and a particle filter at equal compute."""
     # At the bundled models' size threads wait for each other longer than they compute.
-    options = {"seed": seed, "num_threads": 1, **common.engine_options(engine)}
+    options = {"seed": seed, "num_threads": 1, **common.engine_options(engine, quantization)}
     methods = [common.strategy(spec, "nano-prm") for spec in specs(sizes)]
     chosen, asked = load_task(task, problems, 0, "question", "answer", False)
     journal = output_dir / "results.jsonl"

@@ -60,6 +60,7 @@ def evaluate(
     other_model: common.OtherModels = None,
     seed: common.Seed = 0,
     concurrency: Annotated[int, typer.Option(help="Problems at once.")] = 32,
+    quantization: common.Quantization = None,
     engine: common.EngineOptions = None,
     base_url: common.BaseUrl = None,
     endpoint: common.EndpointOptions = None,
@@ -77,7 +78,7 @@ def evaluate(
 
         report_pool(Pool.load(replay), agg, seed, replay.parent, json, strategy or ())
         return
-    options = {"seed": seed, **common.engine_options(engine)}
+    options = {"seed": seed, **common.engine_options(engine, quantization)}
     chosen, asked = load_task(task, problems, problem_seed, question, answer, skip_bad)
     if samples is not None:
         models = [reward_model] if reward_model else []

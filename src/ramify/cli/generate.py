@@ -33,6 +33,7 @@ def generate(
     grammar: Annotated[str | None, typer.Option(help="Answers are derived from this Lark grammar (@FILE).")] = None,
     choice: Annotated[list[str] | None, typer.Option(help="Answers are one of these. Repeatable.")] = None,
     seed: common.Seed = 0,
+    quantization: common.Quantization = None,
     engine: common.EngineOptions = None,
     json: common.Json = False,
 ) -> None:
@@ -47,7 +48,7 @@ def generate(
         stop=stop,
         structured_outputs=_form(json_schema, regex, grammar, choice),
     )
-    options = common.engine_options(engine)
+    options = common.engine_options(engine, quantization)
     prompts = common.read_text(prompt, file, "a prompt")
     if not prompts:
         raise ConfigError("there is no prompt: the file has no line with text")

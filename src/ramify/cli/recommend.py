@@ -49,6 +49,7 @@ def recommend(
     model: common.Model = "nano",
     reward_model: common.RewardModel = "nano-prm",
     seed: common.Seed = 0,
+    quantization: common.Quantization = None,
     engine: common.EngineOptions = None,
     json: common.Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def recommend(
     and fits a curve to each. What is advised is then judged on problems that nothing was fitted to. Goes on where it
     stopped. With --osca a pool is drawn at every temperature, and a budget's samples are shared among them.
     """
-    options = {"seed": seed, **common.engine_options(engine)}
+    options = {"seed": seed, **common.engine_options(engine, quantization)}
     caps = _numbers(budgets, "budgets", _tokens) if budgets else None
     chosen, parts = load_parts(task, problems, test_problems, problem_seed, question, answer, skip_bad)
     if osca:

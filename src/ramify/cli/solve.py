@@ -34,6 +34,7 @@ def solve(
     seed: common.Seed = 0,
     trace: Annotated[Path | None, typer.Option(help="Write the search to this JSONL file as it goes.")] = None,
     tree: Annotated[bool, typer.Option(help="Show the search tree.")] = True,
+    quantization: common.Quantization = None,
     engine: common.EngineOptions = None,
     base_url: common.BaseUrl = None,
     endpoint: common.EndpointOptions = None,
@@ -47,7 +48,7 @@ def solve(
     questions = common.read_text(problem, file, "a problem")
     method = common.strategy(strategy, reward_model)
     limit = Budget.parse(budget, common.prices_of(prices, model))
-    options = {"seed": seed, **common.engine_options(engine)}
+    options = {"seed": seed, **common.engine_options(engine, quantization)}
     problems = [Problem(str(number), question) for number, question in enumerate(questions, start=1)]
 
     def opened() -> LocalBackend | OpenAIBackend:

@@ -14,6 +14,7 @@ import torch
 from ramify.config import EngineConfig
 from ramify.engine.core import EngineCore
 from ramify.engine.grammars import Grammars
+from ramify.engine.packed_weights import packed_checkpoint, wanted_format
 from ramify.errors import ConfigError
 from ramify.kv.cache import KVCache
 from ramify.kv.sizing import KVBudget, PoolWish, block_bytes, free_memory_bytes, size_pools
@@ -125,12 +126,14 @@ def _load(wanted: ModelToLoad, config: EngineConfig, device: torch.device) -> tu
     folder = resolve_model(wanted.name, config.revision)
     plain = load_config(folder)
     max_model_len, dtype = pick_max_model_len(config, plain), pick_dtype(config, plain, device)
+    wanted_weights = wanted_format(config.quantization, plain, device)
     checkpoint = open_checkpoint(folder, plain.quantization)
     model = _with_reward_head(wanted, plain, f"{VALUE_HEAD}.weight" in checkpoint)
     if model.embeds and model.head == "vocabulary":
         writes = "lm_head.weight" in checkpoint or model.tie_word_embeddings
         model = model if writes else replace(model, head="none")
-    return load_decoder(model, checkpoint, dtype, device, max_model_len), folder
+    weights = packed_checkpoint(folder, model, checkpoint, wanted_weights, dtype)
+    return load_decoder(model, weights, dtype, device, max_model_len), folder
 
 
 def _with_reward_head(wanted: ModelToLoad, model: ModelConfig, has_value_head: bool) -> ModelConfig:

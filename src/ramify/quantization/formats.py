@@ -165,7 +165,7 @@ def pack_weight(weight: QuantisedWeight, activations: Activations) -> PackedMatr
     )
 
 
-@register("w8a8", kind=KIND, trade="approximate", needs=("calibration is optional",), page=_PAGE)
+@register("w8a8", kind=KIND, trade="approximate", needs=("calibration (optional)",), page=_PAGE)
 @dataclass(frozen=True, slots=True)
 class W8A8(IntegerFormat):
     """8-bit weights and 8-bit activations, scaled by row and group; integer products."""
@@ -175,7 +175,7 @@ class W8A8(IntegerFormat):
     activations: ClassVar[Activations] = "int8"
 
 
-@register("w8a16", kind=KIND, trade="approximate", needs=("calibration is optional",), page=_PAGE)
+@register("w8a16", kind=KIND, trade="approximate", needs=("calibration (optional)",), page=_PAGE)
 @dataclass(frozen=True, slots=True)
 class W8A16(IntegerFormat):
     """8-bit weights, float activations and float products."""
@@ -201,7 +201,7 @@ class FourBit(IntegerFormat):
         return self.asymmetric
 
 
-@register("w4a8", kind=KIND, trade="approximate", needs=("calibration is optional",), page=_PAGE)
+@register("w4a8", kind=KIND, trade="approximate", needs=("calibration (optional)",), page=_PAGE)
 @dataclass(frozen=True, slots=True)
 class W4A8(FourBit):
     """4-bit weights and 8-bit activations, scaled by row and group; integer products."""
@@ -215,7 +215,7 @@ class W4A8(FourBit):
         return W8A8(calibration=self.calibration)
 
 
-@register("w4a16", kind=KIND, trade="approximate", needs=("calibration is optional",), page=_PAGE)
+@register("w4a16", kind=KIND, trade="approximate", needs=("calibration (optional)",), page=_PAGE)
 @dataclass(frozen=True, slots=True)
 class W4A16(FourBit):
     """4-bit weights, float activations and float products."""

@@ -21,10 +21,14 @@ from typing import Any, Literal
 
 from ramify.config import EngineConfig
 from ramify.errors import ConfigError
+from ramify.kernels.native import ISA_VARIABLE, KERNELS_VARIABLE
+from ramify.quantization.cache import CACHE_VARIABLE
 from ramify.serving.config import ServerConfig
 from ramify.serving.limits import Limits
 
 VARIABLE_PREFIX = "RAMIFY_"
+_ENGINE_VARIABLES = {CACHE_VARIABLE, ISA_VARIABLE, KERNELS_VARIABLE}
+"""Read by the engine itself."""
 Value = str | int | float | bool
 
 
@@ -156,7 +160,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Sentences about RAMIFY_ variables that are no option's."""
-    names = {option.variable for option in _BY_NAME.values()} | {VARIABLE_PREFIX + "CONFIG"}
+    names = {option.variable for option in _BY_NAME.values()} | {VARIABLE_PREFIX + "CONFIG"} | _ENGINE_VARIABLES
     strangers = sorted(name for name in environ if name.startswith(VARIABLE_PREFIX) and name not in names)
     return [f"{name} is no option{_did_you_mean(name, names)}" for name in strangers]
 
