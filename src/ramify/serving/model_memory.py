@@ -67,7 +67,21 @@ def read_facts(source: str, engine: EngineConfig) -> ModelFacts:
     length = pick_max_model_len(engine, config)
     block = block_bytes(config.num_layers, config.num_kv_heads, config.head_dim, engine.block_size, itemsize)
     wish = PoolWish(block, engine.max_num_seqs * -(-length // engine.block_size))
-    return ModelFacts(folder, config, length, count_weights(folder) * itemsize, wish)
+    return ModelFacts(folder, config, length, weight_bytes(folder, config, itemsize), wish)
+
+
+def weight_bytes(path: Path, config: ModelConfig, itemsize: int) -> int:
+    """Memory of a model's weights: floats in the number format that they will have, codes as large as their file."""
+    stored = config.quantization
+    if path.is_file():
+        from ramify.models.gguf.shards import read_model
+        from ramify.models.gguf.types import FLOATS
+
+        tensors = [tensor for file in read_model(path) for tensor in file.tensors.values()]
+        return sum(math.prod(t.shape) * itemsize if t.type.name in FLOATS else t.num_bytes for t in tensors)
+    if stored is None or stored.layout == "float8":
+        return count_weights(path) * itemsize
+    return sum(file.stat().st_size for file in path.glob("*.safetensors"))
 
 
 def count_weights(folder: Path) -> int:
@@ -78,9 +92,12 @@ def count_weights(folder: Path) -> int:
 def _shapes(path: Path) -> list[list[int]]:
     try:
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError(f"its header claims {length} bytes")
+            header = json.loads(file.read(length))
         return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is corrupt or truncated ({error}): fetch the file again") from error
 
 
