@@ -21,6 +21,7 @@ from ramify.cli import (
     evaluate,
     generate,
     keys,
+    quantize,
     recommend,
     serve,
     solve,
@@ -66,6 +67,7 @@ app.command("trace")(trace.trace)
 app.command("eval")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)
 app.command("batch")(batch.batch)
+app.command("quantize")(quantize.quantize)
 app.command("techniques")(techniques.techniques)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

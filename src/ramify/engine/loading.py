@@ -122,6 +122,11 @@ def plan_pools(
     )
 
 
+def load_model(model: str | os.PathLike[str], config: EngineConfig) -> tuple[Decoder, Path]:
+    """A model without an engine around it, and its checkpoint's folder; raises as `load_engine` does."""
+    return _load(ModelToLoad(model), config, pick_device(config))
+
+
 def _load(wanted: ModelToLoad, config: EngineConfig, device: torch.device) -> tuple[Decoder, Path]:
     folder = resolve_model(wanted.name, config.revision)
     plain = load_config(folder)
