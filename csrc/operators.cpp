@@ -3,6 +3,7 @@
 namespace ramify::RAMIFY_ISA {
 
 NormOps norm_ops();
+GemmIntOps gemm_int_ops();
 RotaryOps rotary_ops();
 ActivationOps activation_ops();
 EmbeddingOps embedding_ops();
@@ -10,6 +11,7 @@ EmbeddingOps embedding_ops();
 const Operators& operators() {
   static const Operators table{
       .norm = norm_ops(),
+      .gemm_int = gemm_int_ops(),
       .rotary = rotary_ops(),
       .activation = activation_ops(),
       .embedding = embedding_ops(),

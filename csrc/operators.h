@@ -3,6 +3,7 @@
 
 #include "activation.h"
 #include "embedding.h"
+#include "gemm_int.h"
 #include "norm.h"
 #include "rotary.h"
 
@@ -10,6 +11,7 @@ namespace ramify {
 
 struct Operators {
   NormOps norm;
+  GemmIntOps gemm_int;
   RotaryOps rotary;
   ActivationOps activation;
   EmbeddingOps embedding;

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 
 from ramify.errors import ConfigError
+from ramify.kernels.native import extension
 from ramify.kernels.packed import (
     PackedMatrix,
     dequantised,
@@ -52,9 +53,22 @@ def linear(
     Raises:
         ConfigError: shapes or types that do not fit together.
     """
-    _check(x, weight, bias, residual, out)
-    result = reference_linear(x, weight, bias, residual=residual)
-    return result if out is None else out.copy_(result)
+    count = _check(x, weight, bias, residual, out)
+    module = extension()
+    if module is None or not weight.activation_group:
+        result = reference_linear(x, weight, bias, residual=residual)
+        return result if out is None else out.copy_(result)
+    if out is None:
+        out = torch.empty(count, weight.rows)
+    module.linear_int(
+        weight.native,
+        x.data_ptr(),
+        count,
+        0 if bias is None else bias.data_ptr(),
+        0 if residual is None else residual.data_ptr(),
+        out.data_ptr(),
+    )
+    return out
 
 
 def rows(weight: PackedMatrix, ids: torch.Tensor) -> torch.Tensor:
@@ -67,7 +81,16 @@ def rows(weight: PackedMatrix, ids: torch.Tensor) -> torch.Tensor:
     Returns:
         [T, K] float32.
     """
-    return reference_rows(weight, ids)
+    module = extension()
+    if module is None or not weight.is_integer:
+        return reference_rows(weight, ids)
+    if ids.dtype != torch.int64 or ids.ndim != 1 or not ids.is_contiguous():
+        raise ConfigError(f"ids {tuple(ids.shape)} of {ids.dtype}: give a contiguous [T] of int64")
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < weight.rows:
+        raise ConfigError(f"ids from {int(ids.min())} to {int(ids.max())}: the weight has rows 0 to {weight.rows - 1}")
+    out = torch.empty(len(ids), weight.columns)
+    module.gather_int(weight.native, ids.data_ptr(), len(ids), out.data_ptr())
+    return out
 
 
 def reference_linear(
@@ -134,7 +157,7 @@ def _fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     error = (product - (total - back)) + (addend - back)
     bits = total.view(torch.int64)
     toward = torch.where((error > 0) == (total > 0), 1, -1)
-    odd = torch.where((error != 0) & ((bits & 1) == 0), bits + toward, bits)
+    odd = torch.where((error.abs() > 0) & ((bits & 1) == 0), bits + toward, bits)  # not of a NaN
     return odd.view(torch.float64).float()
 
 
@@ -144,14 +167,21 @@ def _check(
     bias: torch.Tensor | None,
     residual: torch.Tensor | None,
     out: torch.Tensor | None,
-) -> None:
-    shape = (x.shape[0], weight.rows)
-    fits = x.ndim == 2 and x.shape[1] == weight.columns and (bias is None or bias.shape == (weight.rows,))
-    fits = fits and all(t is None or t.shape == shape for t in (residual, out))
-    given = [t for t in (x, bias, residual, out) if t is not None]
-    if not fits or any(t.dtype != torch.float32 or not t.is_contiguous() for t in given):
-        shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in given)
+) -> int:
+    count = len(x)
+    if not (
+        _is_plain(x, (count, weight.columns))
+        and (bias is None or _is_plain(bias, (weight.rows,)))
+        and (residual is None or _is_plain(residual, (count, weight.rows)))
+        and (out is None or _is_plain(out, (count, weight.rows)))
+    ):
+        shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in (x, bias, residual, out) if t is not None)
         raise ConfigError(
             f"linear of {shapes} with a weight [{weight.rows}, {weight.columns}]: give contiguous float32 x [M, K], "
             "bias [N], residual and out [M, N]"
         )
+    return count
+
+
+def _is_plain(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:
+    return tensor.shape == shape and tensor.dtype == torch.float32 and tensor.is_contiguous()

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from ramify.errors import ConfigError
+from ramify.kernels.native import native
 
 Kind = Literal["w8a8", "w4a8", "w8a16", "w4a16", "bfloat16", "float32"]
 
@@ -76,6 +77,24 @@ class PackedMatrix:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @cached_property
+    def native(self) -> Any:
+        """What the compiled kernels take of an integer weight: addresses and sizes."""
+        codes, scales, mins = self.tensors["codes"], self.tensors["scales"], self.tensors.get("mins")
+        return native().IntMatrix(
+            codes=codes.data_ptr(),
+            scales=scales.data_ptr(),
+            mins=0 if mins is None else mins.data_ptr(),
+            half_scales=scales.dtype == torch.float16,
+            half_mins=mins is not None and mins.dtype == torch.float16,
+            bits=self.bits,
+            rows=self.rows,
+            columns=self.columns,
+            padded_columns=self.padded_columns,
+            group=self.group_size,
+            activation_group=self.activation_group,
+        )
+
+    @property
     def zero(self) -> int:
         """What a code stands for as an integer is the code less this."""
         return SYMMETRIC_ZERO if self.bits == 4 and "mins" not in self.tensors else 0

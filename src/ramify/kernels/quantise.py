@@ -22,7 +22,8 @@ def reference_quantise(x: torch.Tensor, group_size: int) -> tuple[torch.Tensor, 
     groups = x.view(x.shape[0], -1, group_size)
     largest = groups.abs().amax(dim=2)
     works = torch.isfinite(largest) & (largest >= SMALLEST_MAGNITUDE)
-    inverse = torch.where(works, LARGEST_CODE / largest, 0.0)
+    # Divided by a tensor: torch turns a number over a tensor into a product with the reciprocal, which rounds twice.
+    inverse = torch.where(works, torch.full_like(largest, LARGEST_CODE) / largest, 0.0)
     scales = torch.where(works, largest / LARGEST_CODE, torch.where(torch.isfinite(largest), 0.0, torch.nan))
     codes = torch.where(works.unsqueeze(2), groups * inverse.unsqueeze(2), 0.0)
     return codes.round().to(torch.int8).flatten(1), scales
