@@ -1,29 +1,14 @@
-// How keys and values of one layer lie in memory, and how one row gets there. Whoever writes the cache uses this.
+// The way of one row of keys or values into the cache (see kv_types.h for how it lies there). Whoever writes it uses this.
 //
-// Keys lie transposed within a block, so that one load gives the same dimension of consecutive keys; values lie as rows.
-// int8: one float32 scale a token and head, code = round(x * 127 / max|x|).
+// int8: one float32 scale a token and head, code = round(x / scale), scale = max|x| / 127.
 #pragma once
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 
+#include "kv_types.h"
 #include "simd.h"
-
-namespace ramify {
-
-enum class KVType : int { float32 = 0, bfloat16 = 1, int8 = 2 };
-
-struct KVLayer {
-  void* keys;           // [kv_heads][blocks][head_dim][block_size]
-  void* values;         // [kv_heads][blocks][block_size][head_dim]
-  float* key_scales;    // [kv_heads][blocks][block_size] of int8, else null
-  float* value_scales;  // likewise
-  std::size_t kv_heads, blocks, block_size, head_dim;
-  KVType type;
-};
-
-}  // namespace ramify
 
 namespace ramify::RAMIFY_ISA {
 

@@ -2,6 +2,7 @@
 
 namespace ramify::RAMIFY_ISA {
 
+AttentionOps attention_ops();
 NormOps norm_ops();
 GemmIntOps gemm_int_ops();
 RotaryOps rotary_ops();
@@ -10,6 +11,7 @@ EmbeddingOps embedding_ops();
 
 const Operators& operators() {
   static const Operators table{
+      .attention = attention_ops(),
       .norm = norm_ops(),
       .gemm_int = gemm_int_ops(),
       .rotary = rotary_ops(),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "activation.h"
+#include "attention.h"
 #include "embedding.h"
 #include "gemm_int.h"
 #include "norm.h"
@@ -10,6 +11,7 @@
 namespace ramify {
 
 struct Operators {
+  AttentionOps attention;
   NormOps norm;
   GemmIntOps gemm_int;
   RotaryOps rotary;
