@@ -4,24 +4,12 @@
 #include <string>
 
 #include "attention.h"
+#include "bind_kv.h"
 #include "bindings.h"
 #include "dispatch.h"
 
 namespace ramify {
 namespace {
-
-// (keys, values, key scales, value scales, KV heads, blocks, block size, head dimension, type): `KVLayer` in Python.
-KVLayer to_layer(const nb::tuple& t) {
-  return {pointer<void>(nb::cast<Address>(t[0])),
-          pointer<void>(nb::cast<Address>(t[1])),
-          pointer<float>(nb::cast<Address>(t[2])),
-          pointer<float>(nb::cast<Address>(t[3])),
-          nb::cast<std::size_t>(t[4]),
-          nb::cast<std::size_t>(t[5]),
-          nb::cast<std::size_t>(t[6]),
-          nb::cast<std::size_t>(t[7]),
-          static_cast<KVType>(nb::cast<int>(t[8]))};
-}
 
 AttentionPlan make_plan(std::size_t spans, Address query_start, Address first_position, Address table_start, Address blocks,
                         Address path_start, Address path, std::size_t block_size, std::size_t group, std::size_t kv_heads) {

@@ -19,7 +19,11 @@ inline void encode(float value, std::int8_t* out) { *out = static_cast<std::int8
 // Writes `size` elements of a row with a step between them, each multiplied by `factor` first.
 template <class Element>
 void store_elements(const float* row, std::size_t size, float factor, Element* out, std::size_t step) {
-  for (std::size_t i = 0; i < size; ++i) encode(row[i] * factor, out + i * step);
+  std::size_t i = 0;
+  if constexpr (sizeof(Element) == sizeof(bf16)) {
+    for (; step == 1 && i + LANES <= size; i += LANES) F32x16::load(row + i).store_bf16(out + i);
+  }
+  for (; i < size; ++i) encode(row[i] * factor, out + i * step);
 }
 
 // The scale of a row. A row that is not finite gets a NaN (with codes of zero), so that whoever reads it finds out.

@@ -1,5 +1,6 @@
 #include "rotary.h"
 
+#include "kv_layout.h"
 #include "norm_row.h"
 #include "simd.h"
 #include "thread_pool.h"
@@ -39,23 +40,7 @@ void prepare_head(const float* x, const float* weight, float eps, const float* c
   rotate(x, cosines, sines, size / 2, out);
 }
 
-void store_bf16(const float* x, std::size_t size, bf16* out) {
-  std::size_t i = 0;
-  for (; i + LANES <= size; i += LANES) F32x16::load(x + i).store_bf16(out + i);
-  for (; i < size; ++i) out[i] = float_to_bf16(x[i]);
-}
-
-void write_head(const KeyValueStore& store, const float* key, const float* value, std::size_t place, std::size_t size) {
-  if (store.bfloat16) {
-    store_bf16(key, size, static_cast<bf16*>(store.keys) + place * size);
-    store_bf16(value, size, static_cast<bf16*>(store.values) + place * size);
-  } else {
-    std::copy(key, key + size, static_cast<float*>(store.keys) + place * size);
-    std::copy(value, value + size, static_cast<float*>(store.values) + place * size);
-  }
-}
-
-void place_heads(const HeadsInput& input, const HeadsShape& shape, std::size_t rows, const KeyValueStore& store,
+void place_heads(const HeadsInput& input, const HeadsShape& shape, std::size_t rows, const KVLayer& layer,
                  float* queries) {
   const std::size_t size = shape.head_dim, width = (shape.query_heads + 2 * shape.kv_heads) * size;
   parallel_for(rows, 1 + ELEMENTS_AT_ONCE / width, [&](std::size_t begin, std::size_t end) {
@@ -71,7 +56,8 @@ void place_heads(const HeadsInput& input, const HeadsShape& shape, std::size_t r
       }
       for (std::size_t i = 0; i < shape.kv_heads; ++i, head += size) {
         prepare_head(head, input.key_norm, input.eps, cosines, sines, size, key);
-        write_head(store, key, head + shape.kv_heads * size, i * store.positions + slot, size);
+        store_key(layer, i, slot, key);
+        store_value(layer, i, slot, head + shape.kv_heads * size);
       }
     }
   });

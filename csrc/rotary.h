@@ -5,17 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kv_types.h"
+
 namespace ramify {
 
 constexpr std::size_t MAX_HEAD_DIM = 1024;
-
-// One layer's cache: keys and values [kv_heads, positions, head_dim].
-struct KeyValueStore {
-  void* keys;
-  void* values;
-  std::size_t positions;  // blocks * block_size
-  bool bfloat16;          // else float32
-};
 
 struct HeadsShape {
   std::size_t query_heads;
@@ -30,12 +24,12 @@ struct HeadsInput {
   float eps;                 // of both norms
   const float* cosines;      // [rows, head_dim / 2]
   const float* sines;        // [rows, head_dim / 2]
-  const std::int64_t* slots;  // [rows] places in the store
+  const std::int64_t* slots;  // [rows] places in the cache: block * block_size + offset
 };
 
 struct RotaryOps {
-  // Writes the rotated queries to `queries` [rows, query_heads, head_dim], rotated keys and plain values to the store.
-  void (*place_heads)(const HeadsInput& input, const HeadsShape& shape, std::size_t rows, const KeyValueStore& store,
+  // Writes the rotated queries to `queries` [rows, query_heads, head_dim], rotated keys and plain values to the cache.
+  void (*place_heads)(const HeadsInput& input, const HeadsShape& shape, std::size_t rows, const KVLayer& layer,
                       float* queries);
 };
 

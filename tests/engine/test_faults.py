@@ -32,7 +32,7 @@ def poison(core: EngineCore, action: str) -> None:
         hidden = forward(inputs, cache)
         if action == "nan":
             hidden[bad] = torch.nan
-            cache.values[0].flatten(1, 2)[:, inputs.slots[bad]] = torch.nan
+            cache.layers[0].values.flatten(1, 2)[:, inputs.slots[bad]] = torch.nan
         return hidden
 
     decoder.forward = failing  # type: ignore[method-assign]

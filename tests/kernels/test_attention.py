@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ramify.kernels.attention import QuerySpan, paged_attention, plan_attention
+from ramify.kernels.attention import KVLayer, QuerySpan, paged_attention, plan_attention
 
 BLOCK = 16
 
@@ -58,7 +58,9 @@ def test_it_agrees_with_plain_attention(heads: int, kv_heads: int, dim: int, win
         windows=(window,),
         device=torch.device("cpu"),
     )
-    found = paged_attention(torch.cat(rows), keys, values, plan, dim**-0.5, window)
+    found = paged_attention(
+        torch.cat(rows), KVLayer(keys.transpose(2, 3).contiguous(), values), plan, dim**-0.5, window
+    )
     for span, row, table in zip(spans, rows, tables, strict=True):
         expected = plain(row, keys, values, table, span.first_position, window)
         part = found[span.first_row : span.first_row + span.num_rows].double()

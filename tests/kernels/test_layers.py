@@ -9,6 +9,7 @@ import torch
 
 from ramify.kernels.activation import reference_silu_and_multiply, silu_and_multiply
 from ramify.kernels.embedding import gather, reference_gather
+from ramify.kernels.kv_layer import KVLayer
 from ramify.kernels.rotary import Heads, place_heads, reference_place_heads
 
 OnEveryPath = Callable[[Callable[[], torch.Tensor]], list[torch.Tensor]]
@@ -31,10 +32,12 @@ class Scene:
 
     def place(self, rows: slice = slice(None), operator: Callable[..., torch.Tensor] = place_heads) -> Placed:
         """Queries, keys and values after some of the rows were placed."""
-        keys, values = torch.zeros(self.shape, dtype=self.dtype), torch.zeros(self.shape, dtype=self.dtype)
+        kv_heads, blocks, size, dim = self.shape
+        keys = torch.zeros(kv_heads, blocks, dim, size, dtype=self.dtype)
+        layer = KVLayer(keys, torch.zeros(self.shape, dtype=self.dtype))
         rotary = (self.rotary[0][rows], self.rotary[1][rows])
-        query = operator(self.qkv[rows], self.heads, rotary, self.slots[rows], keys, values)
-        return query, keys, values
+        query = operator(self.qkv[rows], self.heads, rotary, self.slots[rows], layer)
+        return query, layer.keys, layer.values
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 2), (3, 5, 1, 18), (7, 4, 2, 64), (40, 14, 2, 64), (5, 3, 3, 96)])

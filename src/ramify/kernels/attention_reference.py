@@ -201,9 +201,7 @@ def reference_paged_attention(
     return joined.to(query.dtype)
 
 
-def _gathered(
-    layer: KVLayer, slots: torch.Tensor, batch: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _gathered(layer: KVLayer, slots: torch.Tensor, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values at `slots`, [batch, PARTITION, head_dim] float32 each."""
     blocks, offsets = slots // layer.block_size, slots % layer.block_size
     keys = layer.keys.transpose(2, 3)[:, blocks, offsets].float()

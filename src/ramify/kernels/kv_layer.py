@@ -45,9 +45,13 @@ class KVLayer:
     def native_arguments(self) -> tuple[int, ...]:
         """What the native operators take for it: four addresses, the shape, and the type."""
         kv_heads, blocks, block_size, head_dim = self.values.shape
-        scales = (0, 0) if self.key_scales is None or self.value_scales is None else (
-            self.key_scales.data_ptr(),
-            self.value_scales.data_ptr(),
+        scales = (
+            (0, 0)
+            if self.key_scales is None or self.value_scales is None
+            else (
+                self.key_scales.data_ptr(),
+                self.value_scales.data_ptr(),
+            )
         )
         addresses = (self.keys.data_ptr(), self.values.data_ptr(), *scales)
         return (*addresses, kv_heads, blocks, block_size, head_dim, _NATIVE_TYPES[self.keys.dtype])

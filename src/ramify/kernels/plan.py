@@ -79,7 +79,9 @@ class RaggedBatch:
     def spans(self) -> list[QuerySpan]:
         """As spans."""
         found = []
-        for i, (first, end) in enumerate(zip(self.query_start[:-1].tolist(), self.query_start[1:].tolist(), strict=True)):
+        for i, (first, end) in enumerate(
+            zip(self.query_start[:-1].tolist(), self.query_start[1:].tolist(), strict=True)
+        ):
             blocks = self.blocks[self.table_start[i] : self.table_start[i + 1]].tolist()
             found.append(QuerySpan(first, end - first, int(self.first_position[i]), blocks, self._paths(first, end)))
         return found

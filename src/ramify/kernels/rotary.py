@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ramify.kernels.kv_layer import KVLayer, reference_store_kv
 from ramify.kernels.native import extension, native
 
 MAX_HEAD_DIM = 1024
@@ -43,8 +44,7 @@ def place_heads(
     heads: Heads,
     rotary: tuple[torch.Tensor, torch.Tensor],
     slots: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    layer: KVLayer,
 ) -> torch.Tensor:
     """Norm and rotate the heads of queries and keys; write keys and values into the cache.
 
@@ -53,13 +53,13 @@ def place_heads(
         heads: their shape and norms.
         rotary: cosines and sines of the rows' positions, [T, head_dim / 2] each, like `qkv`.
         slots: [T] int64, where the rows go in the cache (block * block_size + offset).
-        keys, values: [kv_heads, blocks, block_size, head_dim], one layer's cache; float32 or bfloat16.
+        layer: its cache.
 
     Returns:
         The queries, [T, query_heads, head_dim] like `qkv`.
     """
     if extension() is None or qkv.is_cuda:
-        return reference_place_heads(qkv, heads, rotary, slots, keys, values)
+        return reference_place_heads(qkv, heads, rotary, slots, layer)
     assert qkv.dtype == torch.float32 and qkv.is_contiguous() and qkv.shape[1] == heads.width
     queries = torch.empty(len(qkv), heads.query_heads, heads.head_dim)
     native().place_heads(
@@ -74,10 +74,7 @@ def place_heads(
         heads.query_heads,
         heads.kv_heads,
         heads.head_dim,
-        keys.data_ptr(),
-        values.data_ptr(),
-        keys.shape[1] * keys.shape[2],
-        keys.dtype == torch.bfloat16,
+        layer.native_arguments(),
         queries.data_ptr(),
     )
     return queries
@@ -88,16 +85,14 @@ def reference_place_heads(
     heads: Heads,
     rotary: tuple[torch.Tensor, torch.Tensor],
     slots: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    layer: KVLayer,
 ) -> torch.Tensor:
     """The same in torch."""
     sizes = [heads.query_heads, heads.kv_heads, heads.kv_heads]
     query, key, value = torch.split(qkv.view(len(qkv), -1, heads.head_dim), sizes, dim=1)
     query = rotate(_normed(query, heads.query_norm, heads.eps), *rotary)
     key = rotate(_normed(key, heads.key_norm, heads.eps), *rotary)
-    for store, rows in ((keys, key), (values, value)):
-        store.flatten(1, 2).index_copy_(1, slots, rows.transpose(0, 1).to(store.dtype))
+    reference_store_kv(layer, key, value, slots)
     return query
 
 

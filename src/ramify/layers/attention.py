@@ -33,8 +33,8 @@ class Attention:
         self, x: torch.Tensor, inputs: BatchInputs, rotary: tuple[torch.Tensor, torch.Tensor], cache: KVCache
     ) -> torch.Tensor:
         """[T, hidden] -> [T, hidden]; writes this batch's keys and values into the cache."""
-        keys, values = cache.keys[self.layer], cache.values[self.layer]
-        query = place_heads(self.qkv(x), self.heads, rotary, inputs.slots, keys, values)
+        layer = cache.layers[self.layer]
+        query = place_heads(self.qkv(x), self.heads, rotary, inputs.slots, layer)
         scale = self.heads.head_dim**-0.5
-        attended = paged_attention(query, keys, values, inputs.attention, scale, self.window)
+        attended = paged_attention(query, layer, inputs.attention, scale, self.window)
         return self.output(attended.flatten(1))
