@@ -177,17 +177,16 @@ def test_a_line_holds_what_times_are_counted_from() -> None:
     assert not {"code", "strategy", "background"} & line.keys()
 
 
-def test_the_first_token_of_a_stream_counts_when_it_was_sent_and_that_of_a_method_when_it_was_drawn() -> None:
+def test_the_tokens_of_a_stream_count_when_their_text_was_sent() -> None:
     record = record_with_everything()
-    record.first_sent_s = 10.375
-    assert line_of(record, now_s=12.0)["ttft_s"] == 0.375
-    record.strategy = "best-of-n"  # its stream begins with progress
-    assert line_of(record, now_s=12.0)["ttft_s"] == 0.25
-    record = RequestRecord("r-2", "POST", "/v1/completions", arrived_s=10.0, arrived_unix_s=1000.0)
-    record.saw_tokens([10.5])
-    record.first_sent_s = 10.625
+    record.sent_text(10.375)
+    record.sent_text(11.75)
     line = line_of(record, now_s=12.0)
-    assert line["first_token_at"] == line["last_token_at"] == 1000.625
+    assert (line["ttft_s"], line["first_token_at"], line["last_token_at"]) == (0.375, 1000.375, 1001.75)
+    record = RequestRecord("r-2", "POST", "/v1/completions", arrived_s=10.0, arrived_unix_s=1000.0)
+    record.saw_tokens([10.5])  # all of it was held back
+    line = line_of(record, now_s=12.0)
+    assert line["first_token_at"] == line["last_token_at"] == 1000.5
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])

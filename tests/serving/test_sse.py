@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ramify.serving.errors import ApiError
-from ramify.serving.sse import DONE, EventStream, event, unless
+from ramify.serving.records import RequestRecord, recording
+from ramify.serving.sse import DONE, EventStream, TextEvents, event, unless
 
 Message = dict[str, Any]
 SCOPE: Any = {"type": "http"}
@@ -65,6 +66,26 @@ async def test_a_stream_is_sent_and_ended() -> None:
     assert (b"content-type", b"text/event-stream; charset=utf-8") in client.sent[0]["headers"]
     assert client.body == b'data: {"n":1}\n\ndata: [DONE]\n\n'
     assert client.sent[-1]["more_body"] is False
+
+
+async def test_the_record_is_told_when_text_was_sent_and_not_when_anything_was() -> None:
+    record = RequestRecord("r-1", "POST", "/v1/chat/completions")
+    seen: list[tuple[float | None, float | None]] = []
+
+    async def events() -> AsyncGenerator[bytes]:
+        for piece in (event({"role": 1}), TextEvents(event({"text": 1})), TextEvents(event({"text": 2})), DONE):
+            yield piece
+            seen.append((record.first_sent_s, record.last_sent_s))
+
+    client = Client()
+    with recording(record):
+        await EventStream(events(), ping_s=9, stall_s=9)(SCOPE, client.receive, client.send)
+    assert seen[0] == (None, None)
+    first_s, later_s = seen[1][0], seen[2][1]
+    assert first_s is not None
+    assert later_s is not None
+    assert first_s < later_s
+    assert seen[1:] == [(first_s, first_s), (first_s, later_s), (first_s, later_s)]
 
 
 async def test_an_error_before_the_first_event_has_a_status_of_its_own() -> None:

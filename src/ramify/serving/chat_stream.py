@@ -21,6 +21,7 @@ from ramify.serving.server import Server
 from ramify.text.chat_parser import CallDelta, Delta
 
 CHUNK = "chat.completion.chunk"
+_GENERATED = ("content", "reasoning_content", "tool_calls")
 
 
 async def stream_chat(server: Server, caller: Caller, body: ChatRequest, request_id: str) -> AsyncGenerator[bytes]:
@@ -31,7 +32,8 @@ async def stream_chat(server: Server, caller: Caller, body: ChatRequest, request
     """
     async with aclosing(chat_chunks(server, caller, body, request_id)) as news:
         async for chunks in news:
-            yield b"".join(map(sse.event, chunks))
+            events = b"".join(map(sse.event, chunks))
+            yield sse.TextEvents(events) if any(map(_has_text, chunks)) else events
     yield sse.DONE
 
 
@@ -62,6 +64,11 @@ async def chat_chunks(
                 yield chunks
         if body.include_usage and state is not None:
             yield [{**asked.head, "choices": [], "usage": asked.usage(state, True)}]
+
+
+def _has_text(chunk: dict[str, Any]) -> bool:
+    """Whether it holds what was generated: text, reasoning, or of a tool call."""
+    return any(any(choice["delta"].get(name) for name in _GENERATED) for choice in chunk["choices"])
 
 
 def _told(asked: AskedChat, choice: dict[str, Any]) -> dict[str, Any]:

@@ -219,11 +219,13 @@ async def stream_text(
         chunks = _Chunks(request)
         async for place, output in outputs:
             states[place] = output
-            events = [chunks.event(choice, states) for choice in chunks.news(place, output)]
+            choices = list(chunks.news(place, output))
+            events = [chunks.event(choice, states) for choice in choices]
             if isinstance(output, MethodProgress):
                 events.append(chunks.progress(output.events))
             if events:
-                yield b"".join(events)
+                piece = b"".join(events)
+                yield sse.TextEvents(piece) if any(choice["text"] for choice in choices) else piece
         if body.include_usage:
             yield sse.event({**request.head, "choices": [], "usage": request.usage(states)})
         yield sse.DONE

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ramify.serving.errors import ApiError
 from ramify.serving.limits import Limits
+
+BEGAN = "began_s"
+"""In the scope's state: when the request's first byte was read, of `time.perf_counter`."""
 
 
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
@@ -69,6 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self.scope["state"][BEGAN] = time.perf_counter()
         self._in_headers, self._in_body, self._began, self._header_bytes = True, False, True, 0
         if self._deadline is None:
             self._set_deadline(self.bounds.header_timeout_s)

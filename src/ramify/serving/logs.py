@@ -58,7 +58,6 @@ def line_of(record: RequestRecord, now_s: float) -> dict[str, Any]:
         return None if moment_s is None else round(record.arrived_unix_s + moment_s - record.arrived_s, 6)
 
     first_s = record.first_seen_s
-    last_s = None if first_s is None else max(first_s, record.last_token_s or first_s)
     fields: dict[str, Any] = {
         "request_id": record.request_id,
         "key": record.caller,
@@ -72,7 +71,7 @@ def line_of(record: RequestRecord, now_s: float) -> dict[str, Any]:
         "finish": ",".join(dict.fromkeys(record.finish)) or None,
         "arrived_at": at(record.arrived_s),
         "first_token_at": at(first_s),
-        "last_token_at": at(last_s),
+        "last_token_at": at(record.last_seen_s),
         "ended_at": at(now_s),
         "queue_s": round(record.queue_s, 6) if record.model else None,
         "ttft_s": None if first_s is None else round(first_s - record.arrived_s, 6),

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ramify.serving.errors import ApiError, as_api_error, error_response
+from ramify.serving.http_protocol import BEGAN
 from ramify.serving.logs import request_id
 from ramify.serving.records import RequestRecord, recording
 from ramify.serving.server import Server
@@ -43,7 +44,11 @@ class Observing:
             await self._app(scope, receive, send)
             return
         headers = _headers(scope)
-        record = RequestRecord(request_id(headers.get("x-request-id")), scope["method"], _UNMATCHED)
+        began_s = scope.get("state", {}).get(BEGAN, time.perf_counter())
+        began_unix_s = time.time() - (time.perf_counter() - began_s)
+        record = RequestRecord(
+            request_id(headers.get("x-request-id")), scope["method"], _UNMATCHED, began_s, began_unix_s
+        )
         answer = _Answer(send, record, self._paths)
         metrics, probe = self._server.metrics, scope["path"] in PROBES
         metrics.in_flight.inc()

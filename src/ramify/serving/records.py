@@ -24,7 +24,7 @@ class RequestRecord:
     Attributes:
         request_id: the client's, or made here.
         method, route: such as "POST" and "/v1/chat/completions"; the route as declared, never as called.
-        arrived_s: when its head was read.
+        arrived_s: when its first byte was read.
         arrived_unix_s: the same as Unix time.
         timeout_s: the client's patience, from the header.
         background: nobody waits for it (a batch).
@@ -36,7 +36,8 @@ class RequestRecord:
         prompt_tokens, cached_tokens, generated_tokens: of all its generations.
         queue_s: waited for a slot; of several generations the longest.
         first_token_s, last_token_s: when tokens came from the engine; None without any.
-        first_sent_s: when the first piece of a stream was handed to the client's connection; None if it is no stream.
+        first_sent_s, last_sent_s: when a stream's first and last generated text were handed to the client's connection;
+            None if it is no stream, or had no text.
         prompts, answers: texts, kept only where the log is to hold them.
     """
 
@@ -60,6 +61,7 @@ class RequestRecord:
     first_token_s: float | None = None
     last_token_s: float | None = None
     first_sent_s: float | None = None
+    last_sent_s: float | None = None
     prompts: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
 
@@ -74,10 +76,18 @@ class RequestRecord:
 
     @property
     def first_seen_s(self) -> float | None:
-        """When the client could have the first token: in a stream of a plain answer, when it was sent."""
-        if self.first_token_s is None or self.first_sent_s is None or self.strategy is not None:
-            return self.first_token_s
-        return max(self.first_token_s, self.first_sent_s)
+        """When the client could have the first text of a stream; of another answer, when its first token came."""
+        return self.first_token_s if self.first_sent_s is None else self.first_sent_s
+
+    @property
+    def last_seen_s(self) -> float | None:
+        """The same of the last."""
+        return self.last_token_s if self.last_sent_s is None else self.last_sent_s
+
+    def sent_text(self, now_s: float) -> None:
+        """Generated text was handed to the client's connection."""
+        self.first_sent_s = now_s if self.first_sent_s is None else self.first_sent_s
+        self.last_sent_s = now_s
 
     def saw_tokens(self, times_s: list[float]) -> None:
         """Tokens came at these times."""

@@ -39,6 +39,10 @@ def event(data: Any) -> bytes:
     return b"data: " + encode(data) + b"\n\n"
 
 
+class TextEvents(bytes):
+    """Encoded events of which at least one holds what was generated: text, reasoning, or of a tool call."""
+
+
 class EventStream(Response):
     """A stream of events.
 
@@ -83,8 +87,8 @@ class EventStream(Response):
             await self._begin()
         await self._raw_send({"type": "http.response.body", "body": piece, "more_body": True})
         record = current_record()
-        if record is not None and record.first_sent_s is None and piece is not _PING:
-            record.first_sent_s = time.perf_counter()
+        if record is not None and isinstance(piece, TextEvents):
+            record.sent_text(time.perf_counter())
         self._sending, self._active_at = False, time.monotonic()
 
     async def _begin(self) -> None:

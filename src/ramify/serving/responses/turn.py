@@ -99,4 +99,5 @@ def failed(turn: Turn, error: Exception) -> list[Event]:
 
 def encoded(events: list[Event]) -> bytes:
     """Events as they are sent."""
-    return b"".join(b"event: " + str(event["type"]).encode() + b"\n" + sse.event(event) for event in events)
+    piece = b"".join(b"event: " + str(event["type"]).encode() + b"\n" + sse.event(event) for event in events)
+    return sse.TextEvents(piece) if any(event["type"].endswith(".delta") for event in events) else piece
