@@ -39,12 +39,14 @@ class Size:
         search: the branching search.
         rounds: of each.
         memory: sequences, and tokens of each, whose memory is.
+        patience_s: see `Field`.
     """
 
     workloads: tuple[Workload, ...]
     search: SearchSize
     rounds: int
     memory: tuple[int, int]
+    patience_s: float = 600.0
 
     @property
     def titles(self) -> dict[str, str]:
@@ -60,7 +62,7 @@ class Size:
 
 SIZES = {
     "full": Size(FULL, SearchSize(), 5, (32, 1024)),
-    "quick": Size(QUICK, SearchSize(levels=3), 3, (32, 1024)),
+    "quick": Size(QUICK, SearchSize(prompt=256, step=8, levels=4), 3, (32, 1024), 30.0),
     "smoke": Size(SMOKE, SearchSize(prompt=64, width=4, branches=2, step=4, levels=2), 1, (4, 64)),
 }
 
@@ -97,7 +99,7 @@ def measure(folder: Path, size: Size, records: Records, options: argparse.Namesp
             print(f"{threads} threads: left out, for this process may use {len(cores)} cores", flush=True)
             continue
         rounds = options.rounds or size.rounds
-        field = Field(folder, kinds, cores[-threads:], rounds, records)
+        field = Field(folder, kinds, cores[-threads:], rounds, records, options.patience or size.patience_s)
         wanted = [work for work in size.workloads if not options.only or work.name in options.only]
         if RATES in options.parts:
             run_workloads(field, wanted, size.search if SEARCH in options.parts else None)
@@ -139,6 +141,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     sizes.add_argument("--smoke", action="store_true", help="whether it runs at all: seconds on the shape 'tiny'")
     parser.add_argument("--threads", type=_numbers, default=(1, 2), help="pinned threads, e.g. 1,2 (default)")
     parser.add_argument("--rounds", type=int, help="of each workload")
+    parser.add_argument("--patience", type=float, help="seconds that an engine's prompts may take in a workload")
     parser.add_argument("--parts", type=_parts, default=PARTS, help=f"some of {','.join(PARTS)}")
     parser.add_argument("--only", type=lambda text: text.split(","), help="workloads of the rates, by name")
     parser.add_argument("--home", type=Path, default=Path("runs/bench"), help="folder of models and results")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +32,8 @@ class Field:
         cores: numbers of the cores to pin to; as many threads as there are.
         rounds: of each workload.
         records: where the numbers go.
+        patience_s: an engine whose prompts alone would take longer in a workload, by its prefill rates, is left out of
+            it; after so long a workload ends with the rounds it has.
     """
 
     folder: Path
@@ -37,6 +41,7 @@ class Field:
     cores: Sequence[int]
     rounds: int
     records: Records
+    patience_s: float = math.inf
 
     @property
     def threads(self) -> int:
@@ -57,6 +62,15 @@ class Field:
         """Rounds that are still to be run."""
         done = self.records.rounds_done(workload, self.threads, [kind.name for kind in self.kinds])
         return [number for number in range(self.rounds) if number not in done]
+
+    def check_patience(self, kind: Kind, prompt_tokens: int) -> None:
+        """Raises `MissingError` where the engine would take too long."""
+        names = {record.workload for record in self.records if record.workload.startswith("prefill")}
+        rates = [rate for name in names for rate in self.records.values(name, self.threads).get(kind.name, {}).values()]
+        if rates and prompt_tokens / max(rates) > self.patience_s:
+            raise MissingError(
+                f"left out: {prompt_tokens:,} tokens of prompts would take it {prompt_tokens / max(rates):.0f} s"
+            )
 
     def note(
         self, workload: str, round_: int, kind: Kind, value: float | None, unit: str, note: str, **more: Any
@@ -82,7 +96,10 @@ def run_workloads(field: Field, workloads: Sequence[Workload], size: SearchSize 
                 _guarded(
                     field, workers, name, rounds[0], kind, _readying(field, workers, kind, most, capacity, job, ready)
                 )
-            for number in rounds:
+            ends_at = time.monotonic() + 2 * field.patience_s
+            for number in rounds if ready else ():
+                if time.monotonic() > ends_at:
+                    break
                 for kind in ready[number % len(ready) :] + ready[: number % len(ready)]:
                     _guarded(field, workers, name, number, kind, _measuring(workers, job, number, name, field, kind))
     finally:
@@ -111,6 +128,11 @@ def run_memory(field: Field, batch: int, context: int) -> None:
         for row in range(batch)
     ]
     for kind in field.kinds:
+        try:
+            field.check_patience(kind, batch * context // 4)  # it is run once, so that it may take longer
+        except MissingError as reason:
+            field.note(MEMORY, 0, kind, None, "bytes", str(reason))
+            continue
         _, note, answer = _alone(field, kind, Capacity(batch, context), arrivals)
         if answer is None:
             field.note(MEMORY, 0, kind, None, "bytes", note)
@@ -132,15 +154,18 @@ def job_of(arrivals: Sequence[Arrival]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What to ask of a worker, before the rounds and in each."""
+    """What to ask of a worker, before the rounds and in each; how many tokens of prompts it has to compute at once."""
 
+    prompt_tokens: int
     before: dict[str, Any] | None
     each: Callable[[int], dict[str, Any]]
     rate: Callable[[dict[str, Any]], float]
 
 
 def _rate_job(field: Field, workload: Workload) -> _Job:
+    computed = warm_up(workload, field.vocabulary) if workload.warm else workload.plan(0, field.vocabulary)
     return _Job(
+        sum(len(arrival.request.prompt) for arrival in computed),
         job_of(warm_up(workload, field.vocabulary)),
         lambda number: job_of(workload.plan(number, field.vocabulary)),
         lambda answer: workload.rate(from_json(answer)),
@@ -151,7 +176,7 @@ def _search_job(field: Field, size: SearchSize) -> _Job:
     def job(number: int) -> dict[str, Any]:
         return {"do": "search", "size": asdict(size), "vocabulary": field.vocabulary, "round": number}
 
-    return _Job(None, job, lambda answer: answer["tokens"] / answer["seconds"])
+    return _Job(size.prompt, None, job, lambda answer: answer["tokens"] / answer["seconds"])
 
 
 def _readying(
@@ -164,6 +189,7 @@ def _readying(
     ready: list[Kind],
 ) -> Callable[[], None]:
     def work() -> None:
+        field.check_patience(kind, job.prompt_tokens)
         if kind.name not in workers:
             workers[kind.name] = field.start(kind)
             workers[kind.name].ask(do="prepare", capacity=asdict(most))
@@ -205,8 +231,6 @@ def _alone(
     field: Field, kind: Kind, capacity: Capacity, arrivals: Sequence[Arrival]
 ) -> tuple[float | None, str, dict[str, Any] | None]:
     """Seconds from a new process to the end of a run, or why there are none, and the process's answer."""
-    import time
-
     started = time.perf_counter()
     worker = field.start(kind)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -133,5 +133,27 @@ class RamifyEngine:
         return {"version": f"ramify {ramify.__version__}", "weights": self._quantization}
 
     def weights_bytes(self) -> int:
-        """The size of its files."""
-        return 0
+        """Of the decoder, each buffer counted once (an embedding may be the head too)."""
+        decoder = self._core._runner.decoder
+        parts = [getattr(decoder, name) for name in ("embedding", "layers", "norm", "head")]
+        buffers = {tensor.data_ptr(): tensor.nbytes for tensor in _tensors(parts)}
+        return sum(buffers.values())
+
+
+def _tensors(holder: Any) -> Iterator[Any]:
+    """All tensors that an object of the model holds, however deep."""
+    import torch
+
+    if isinstance(holder, torch.Tensor):
+        yield holder
+        return
+    held: list[Any] = []
+    if isinstance(holder, dict):
+        held = list(holder.values())
+    elif isinstance(holder, list | tuple):
+        held = list(holder)
+    elif type(holder).__module__.startswith("ramify."):
+        names = [*getattr(holder, "__dict__", ()), *getattr(type(holder), "__slots__", ())]
+        held = [getattr(holder, name, None) for name in names]
+    for part in held:
+        yield from _tensors(part)
