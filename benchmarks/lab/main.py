@@ -27,6 +27,7 @@ from benchmarks.lab.tournament import COLD, MEMORY, SEARCH, Field, run_cold_star
 from benchmarks.lab.workloads import FULL, QUICK, SMOKE, Workload
 
 KL, OPERATORS, RATES, LIMITS, ENGINES = "kl", "operators", "rates", "limits", "engines"
+PAGE_BEGINS, PAGE_ENDS = "<!-- tables of benchmarks.lab begin -->", "<!-- tables of benchmarks.lab end -->"
 PARTS = (RATES, SEARCH, COLD, MEMORY, OPERATORS, KL)
 
 
@@ -84,7 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     if not options.report:
         make_checkpoint(config, folder / "checkpoint")
         measure(folder, size, records, options)
-    return write_tables(records, name, size, options.threads)
+    tables = write_tables(records, name, size, options.threads)
+    if options.docs is not None:
+        refresh_page(options.docs, records, name, size, options.threads)
+    return tables
 
 
 def measure(folder: Path, size: Size, records: Records, options: argparse.Namespace) -> None:
@@ -128,6 +132,26 @@ def write_tables(records: Records, name: str, size: Size, threads: Sequence[int]
     return tables
 
 
+def refresh_page(page: Path, records: Records, name: str, size: Size, threads: Sequence[int]) -> None:
+    """Put the tables and the plot of these records into a page, between its two marks.
+
+    Raises:
+        SystemExit: the page has no such marks.
+    """
+    text = page.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(PAGE_BEGINS)
+    _, end, after = rest.partition(PAGE_ENDS)
+    if not begin or not end:
+        raise SystemExit(f"{page} has no {PAGE_BEGINS} ... {PAGE_ENDS}: put both where the tables shall stand")
+    picture = page.parent / "assets" / f"speed-{name}.svg"
+    plot(records, size.titles, threads, [picture], name)
+    machine = records.more("machine")[-1].more
+    lead = f"{name}, random weights, on {len(os.sched_getaffinity(0))} cores of a {machine['processor']}."
+    image = f"![Every engine beside the best peer](assets/{picture.name})"
+    tables = markdown(records, size.titles, threads)
+    page.write_text(f"{before}{begin}\n\n{lead}\n\n{image}\n\n{tables}\n{end}{after}", encoding="utf-8")
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -147,6 +171,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--home", type=Path, default=Path("runs/bench"), help="folder of models and results")
     parser.add_argument("--again", action="store_true", help="forget what was measured before")
     parser.add_argument("--report", action="store_true", help="only write the tables from what was measured")
+    parser.add_argument("--docs", type=Path, help="page to refresh with the tables, e.g. docs/performance.md")
     return parser.parse_args(arguments)
 
 

@@ -65,6 +65,7 @@ def markdown(records: Records, titles: dict[str, str], threads: Sequence[int]) -
     parts = [_ratios_table(records, titles, threads)]
     parts += [_rates_table(records, titles, number) for number in threads]
     parts.append(_memory_table(records))
+    parts.append(_divergence_table(records))
     parts.append(_operators_table(records))
     notes = _notes(records, titles, threads)
     if notes:
@@ -140,6 +141,18 @@ def _memory_table(records: Records) -> str:
 
 
 _SIZES = ("peak", "weights", "libraries")
+
+
+def _divergence_table(records: Records) -> str:
+    found = [record for record in records.more("kl") if record.value is not None]
+    if not found:
+        return ""
+    lead = "How far the weights move the next token's distribution, on the bundled policy and tasks:"
+    rows = [
+        [KINDS[each.engine].label, f"{each.value:.5f} ± {each.more['kl_error']:.5f}", f"{each.more['agreement']:.1%}"]
+        for each in found
+    ]
+    return lead + "\n\n" + _table(["engine", "KL divergence from float32, nats", "same most likely token"], rows)
 
 
 def _operators_table(records: Records) -> str:
