@@ -30,6 +30,10 @@ from ramify.kernels.quantise import reference_quantise
 __all__ = ["PackedMatrix", "linear", "pack_float", "pack_int", "reference_linear", "reference_rows", "rows"]
 
 
+_LEAST_ROWS = 16
+"""Fewer float rows are padded in torch, so that every product takes one path and a row keeps its bits."""
+
+
 def linear(
     x: torch.Tensor,
     weight: PackedMatrix,
@@ -101,7 +105,8 @@ def reference_linear(
         out = _integer_linear(x, weight)
     else:
         rounded = x.bfloat16().float() if weight.kind == "bfloat16" else x
-        out = rounded @ dequantised(weight).T
+        padded = torch.nn.functional.pad(rounded, (0, 0, 0, max(0, _LEAST_ROWS - len(x))))
+        out = (padded @ dequantised(weight).T)[: len(x)]
     out = out if bias is None else out + bias
     return out if residual is None else out + residual
 
