@@ -3,6 +3,7 @@
 namespace ramify::RAMIFY_ISA {
 
 AttentionOps attention_ops();
+GemmFloatOps gemm_float_ops();
 NormOps norm_ops();
 GemmIntOps gemm_int_ops();
 RotaryOps rotary_ops();
@@ -12,6 +13,7 @@ EmbeddingOps embedding_ops();
 const Operators& operators() {
   static const Operators table{
       .attention = attention_ops(),
+      .gemm_float = gemm_float_ops(),
       .norm = norm_ops(),
       .gemm_int = gemm_int_ops(),
       .rotary = rotary_ops(),

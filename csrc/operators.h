@@ -4,6 +4,7 @@
 #include "activation.h"
 #include "attention.h"
 #include "embedding.h"
+#include "gemm_float.h"
 #include "gemm_int.h"
 #include "norm.h"
 #include "rotary.h"
@@ -12,6 +13,7 @@ namespace ramify {
 
 struct Operators {
   AttentionOps attention;
+  GemmFloatOps gemm_float;
   NormOps norm;
   GemmIntOps gemm_int;
   RotaryOps rotary;

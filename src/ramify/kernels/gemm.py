@@ -9,9 +9,16 @@ the order of the inputs, with fused multiply-adds:
   `float(code_sum) * activation_scale` over the group;
 - otherwise: `p = sum(float(chunk) * weight_scale)` and with minima `sum(code_sum * min)`, each chunk's after its
   product, then `out = p * activation_scale + out`.
+
+A product with a float weight is one chain of fused multiply-adds in the order of the inputs; a bfloat16 weight takes
+activations rounded to bfloat16. Where codes meet float activations the chain runs over `x * code` and begins anew with
+each group: `out = scale * chain + (min * x_sum + out)`, where `min` is `-8 * scale` for codes that count from 8.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
 
 import torch
 
@@ -59,12 +66,13 @@ def linear(
     """
     count = _check(x, weight, bias, residual, out)
     module = extension()
-    if module is None or not weight.activation_group:
+    if module is None:
         result = reference_linear(x, weight, bias, residual=residual)
         return result if out is None else out.copy_(result)
     if out is None:
         out = torch.empty(count, weight.rows)
-    module.linear_int(
+    multiply = module.linear_int if weight.activation_group else _multiply_floats(module, weight)
+    multiply(
         weight.native,
         x.data_ptr(),
         count,
@@ -86,14 +94,15 @@ def rows(weight: PackedMatrix, ids: torch.Tensor) -> torch.Tensor:
         [T, K] float32.
     """
     module = extension()
-    if module is None or not weight.is_integer:
+    if module is None:
         return reference_rows(weight, ids)
     if ids.dtype != torch.int64 or ids.ndim != 1 or not ids.is_contiguous():
         raise ConfigError(f"ids {tuple(ids.shape)} of {ids.dtype}: give a contiguous [T] of int64")
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < weight.rows:
         raise ConfigError(f"ids from {int(ids.min())} to {int(ids.max())}: the weight has rows 0 to {weight.rows - 1}")
     out = torch.empty(len(ids), weight.columns)
-    module.gather_int(weight.native, ids.data_ptr(), len(ids), out.data_ptr())
+    gather = module.gather_int if weight.is_integer else module.gather_float
+    gather(weight.native, ids.data_ptr(), len(ids), out.data_ptr())
     return out
 
 
@@ -186,6 +195,10 @@ def _check(
             "bias [N], residual and out [M, N]"
         )
     return count
+
+
+def _multiply_floats(module: ModuleType, weight: PackedMatrix) -> Callable[..., None]:
+    return module.linear_coded if weight.is_integer else module.linear_float  # type: ignore[no-any-return]
 
 
 def _is_plain(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:

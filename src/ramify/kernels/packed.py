@@ -78,7 +78,10 @@ class PackedMatrix:
 
     @cached_property
     def native(self) -> Any:
-        """What the compiled kernels take of an integer weight: addresses and sizes."""
+        """What the compiled kernels take of a weight: addresses and sizes."""
+        if not self.is_integer:
+            address, half = self.tensors["weight"].data_ptr(), self.kind == "bfloat16"
+            return native().FloatMatrix(values=address, bfloat16=half, rows=self.rows, columns=self.columns)
         codes, scales, mins = self.tensors["codes"], self.tensors["scales"], self.tensors.get("mins")
         return native().IntMatrix(
             codes=codes.data_ptr(),
