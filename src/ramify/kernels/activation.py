@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ramify.kernels.native import extension, native
+from ramify.kernels.tensors import address
 
 
 def silu_and_multiply(x: torch.Tensor) -> torch.Tensor:
@@ -18,10 +19,9 @@ def silu_and_multiply(x: torch.Tensor) -> torch.Tensor:
     """
     if extension() is None or x.is_cuda:
         return reference_silu_and_multiply(x)
-    assert x.dtype == torch.float32 and x.is_contiguous()
     rows, size = len(x), x.shape[1] // 2
     out = torch.empty(rows, size)
-    native().silu_and_multiply(x.data_ptr(), rows, size, out.data_ptr())
+    native().silu_and_multiply(address(x), rows, size, out.data_ptr())
     return out
 
 

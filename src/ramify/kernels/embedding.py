@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ramify.kernels.native import extension, native
+from ramify.kernels.tensors import address
 
 
 def gather(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -19,10 +20,9 @@ def gather(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """
     if extension() is None or table.is_cuda:
         return reference_gather(table, ids)
-    assert ids.dtype == torch.int64 and ids.is_contiguous() and table.is_contiguous()
     out = torch.empty(len(ids), table.shape[1])
-    bfloat16 = table.dtype == torch.bfloat16
-    native().gather(table.data_ptr(), bfloat16, ids.data_ptr(), len(ids), table.shape[1], out.data_ptr())
+    source, places = address(table, table.dtype), address(ids, torch.int64)
+    native().gather(source, table.dtype == torch.bfloat16, places, len(ids), table.shape[1], out.data_ptr())
     return out
 
 

@@ -11,6 +11,7 @@ import torch
 
 from ramify.kernels.kv_layer import KVLayer, reference_store_kv
 from ramify.kernels.native import extension, native
+from ramify.kernels.tensors import address
 
 MAX_HEAD_DIM = 1024
 """Elements of a head that the native operator takes."""
@@ -60,16 +61,17 @@ def place_heads(
     """
     if extension() is None or qkv.is_cuda:
         return reference_place_heads(qkv, heads, rotary, slots, layer)
-    assert qkv.dtype == torch.float32 and qkv.is_contiguous() and qkv.shape[1] == heads.width
+    if qkv.shape[1] != heads.width:
+        raise TypeError(f"rows of {heads.width} are needed, not of {qkv.shape[1]}")
     queries = torch.empty(len(qkv), heads.query_heads, heads.head_dim)
     native().place_heads(
-        qkv.data_ptr(),
-        0 if heads.query_norm is None else heads.query_norm.data_ptr(),
-        0 if heads.key_norm is None else heads.key_norm.data_ptr(),
+        address(qkv),
+        address(heads.query_norm),
+        address(heads.key_norm),
         heads.eps,
-        rotary[0].data_ptr(),
-        rotary[1].data_ptr(),
-        slots.data_ptr(),
+        address(rotary[0]),
+        address(rotary[1]),
+        address(slots, torch.int64),
         len(qkv),
         heads.query_heads,
         heads.kv_heads,
