@@ -12,6 +12,7 @@ void bind_gemm_float(nb::module_& module);
 void bind_norm(nb::module_& module);
 void bind_gemm_int(nb::module_& module);
 void bind_layers(nb::module_& module);
+void bind_sampling(nb::module_& module);
 
 }  // namespace ramify
 
@@ -26,4 +27,5 @@ NB_MODULE(_native, module) {
   ramify::bind_norm(module);
   ramify::bind_gemm_int(module);
   ramify::bind_layers(module);
+  ramify::bind_sampling(module);
 }

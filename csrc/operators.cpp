@@ -9,6 +9,7 @@ GemmIntOps gemm_int_ops();
 RotaryOps rotary_ops();
 ActivationOps activation_ops();
 EmbeddingOps embedding_ops();
+SamplingOps sampling_ops();
 
 const Operators& operators() {
   static const Operators table{
@@ -19,6 +20,7 @@ const Operators& operators() {
       .rotary = rotary_ops(),
       .activation = activation_ops(),
       .embedding = embedding_ops(),
+      .sampling = sampling_ops(),
   };
   return table;
 }

@@ -8,6 +8,7 @@
 #include "gemm_int.h"
 #include "norm.h"
 #include "rotary.h"
+#include "sampling.h"
 
 namespace ramify {
 
@@ -19,6 +20,7 @@ struct Operators {
   RotaryOps rotary;
   ActivationOps activation;
   EmbeddingOps embedding;
+  SamplingOps sampling;
 };
 
 }  // namespace ramify
