@@ -86,7 +86,19 @@ std::int64_t rank_of(const LogitsRow& row, float logit) {
   return above + 1;
 }
 
+// A row of which nothing can be said: it has a NaN or an infinity.
+void describe_nothing(std::size_t at, const Descriptions& out) {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  out.logprobs[at] = out.means[at] = nan;
+  out.ranks[at] = 1;
+  for (std::size_t i = 0; i < out.num_top; ++i) {
+    out.top_ids[at * out.num_top + i] = static_cast<std::int64_t>(i);
+    out.top_logprobs[at * out.num_top + i] = nan;
+  }
+}
+
 void describe_token(const LogitsRow& row, std::size_t token, std::size_t at, const Descriptions& out) {
+  if (!row.works()) return describe_nothing(at, out);
   const double normaliser = ramify::RAMIFY_ISA::normaliser(row);
   const auto logprob = [=](float logit) { return static_cast<float>(static_cast<double>(logit) - normaliser); };
   const float own = row.chunk(0)[token];

@@ -7,8 +7,10 @@ import pytest
 import torch
 from scipy import stats
 
-from ramify.engine.sampler import inverse_cdf, sample, truncate
+from ramify.engine.sampler import sample
 from ramify.engine.sequence import Sequence
+from ramify.kernels import sampling as kernel
+from ramify.kernels.sampling import inverse_cdf
 from ramify.randomness import BranchKey
 from ramify.sampling import SamplingParams
 
@@ -17,6 +19,10 @@ def sequence(index: int = 0, tokens: list[int] | None = None, num_prompt: int = 
     known = tokens or [1]
     settings = SamplingParams(**params)  # type: ignore[arg-type]
     return Sequence(index, BranchKey.root(index), settings, known, num_prompt, index, frozenset({0}), 100)
+
+
+def truncate(row: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    return kernel.truncate(row, params.top_k, params.top_p, params.min_p, params.typical_p)
 
 
 def drawn(logits: torch.Tensor, count: int = 6_000, **params: object) -> np.ndarray:

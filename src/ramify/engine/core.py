@@ -253,7 +253,7 @@ class EngineCore:
         try:
             batch = self._runner.build(items)
             clock.lap("build")
-            logits = self._runner.execute(batch, self._read_row)
+            logits = self._runner.execute(batch, self._read_rows)
             clock.lap("forward")
             draws = [] if logits is None else sample(logits, batch.drawing)
             clock.lap("sample")
@@ -300,14 +300,23 @@ class EngineCore:
         error.__cause__ = fault
         return [self._fail(items[0].sequence, error)]
 
-    def _read_row(self, sequence: Sequence, position: int, logits: torch.Tensor) -> None:
-        if position in sequence.score_positions:
-            sequence.scores[position] = logits[list(sequence.score_token_ids)].cpu().numpy()
-        target = position + 1
-        if sequence.wants_prompt_logprob(target):
-            top = sequence.params.prompt_logprobs or 0
-            logprobs = torch.log_softmax(logits, dim=-1)
-            sequence.prompt_logprobs[target] = token_logprobs(logprobs, sequence.tokens[target], top)
+    def _read_rows(self, rows: list[tuple[Sequence, int]], logits: torch.Tensor) -> None:
+        wanted: list[int] = []
+        for row, (sequence, position) in enumerate(rows):
+            if position in sequence.score_positions:
+                sequence.scores[position] = logits[row, list(sequence.score_token_ids)].cpu().numpy()
+            if sequence.wants_prompt_logprob(position + 1):
+                wanted.append(row)
+        if not wanted:
+            return
+        read = [rows[row] for row in wanted]
+        told = token_logprobs(
+            logits if len(wanted) == len(logits) else logits[wanted],
+            [sequence.tokens[position + 1] for sequence, position in read],
+            [sequence.params.prompt_logprobs or 0 for sequence, _ in read],
+        )
+        for (sequence, position), entry in zip(read, told, strict=True):
+            sequence.prompt_logprobs[position + 1] = entry
 
     def _commit(self, items: list[Scheduled], draws: dict[int, Draw]) -> list[SequenceOutput]:
         outputs: list[SequenceOutput] = []

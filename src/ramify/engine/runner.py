@@ -39,8 +39,8 @@ class Batch:
     pooling: list[tuple[int, int, EngineSequence, int]]
 
 
-ReadRow = Callable[[EngineSequence, int, torch.Tensor], None]
-"""Takes (sequence, position, logits [vocabulary]) of a prompt row that is read."""
+ReadRows = Callable[[list[tuple[EngineSequence, int]], torch.Tensor], None]
+"""Takes (sequence, position) of prompt rows that are read, and their logits [rows, vocabulary]."""
 
 
 class ModelRunner:
@@ -59,12 +59,12 @@ class ModelRunner:
         return Batch(self._inputs(items, draw_rows), drawing, reading, _rows_to_pool(items))
 
     @torch.inference_mode()
-    def execute(self, batch: Batch, read_row: ReadRow) -> torch.Tensor | None:
+    def execute(self, batch: Batch, read_rows: ReadRows) -> torch.Tensor | None:
         """Run a batch.
 
         Args:
             batch: from `build`.
-            read_row: called for every prompt row whose logits are wanted.
+            read_rows: called for the prompt rows whose logits are wanted, some of them at a time.
 
         Returns:
             [len(batch.drawing), vocabulary] float32 logits, or None if nothing draws.
@@ -76,9 +76,8 @@ class ModelRunner:
         for start in range(0, len(batch.reading), _READ_ROWS_AT_ONCE):
             part = batch.reading[start : start + _READ_ROWS_AT_ONCE]
             index = self._index([row for row, _, _ in part])
-            logits = self.decoder.logits(hidden.index_select(0, index))
-            for (_, sequence, position), row_logits in zip(part, logits, strict=False):
-                read_row(sequence, position, row_logits)
+            logits = self.decoder.logits(hidden.index_select(0, index))[: len(part)]
+            read_rows([(sequence, position) for _, sequence, position in part], logits)
         if not batch.drawing:
             return None
         return self.decoder.logits(hidden.index_select(0, batch.inputs.logits_rows))[: len(batch.drawing)]
