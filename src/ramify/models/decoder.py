@@ -247,11 +247,11 @@ class _Loader:
     def heads(self, prefix: str) -> Heads:
         """The shape of a layer's heads, and their norms."""
         config = self.config
-        norms = (
-            self.norm_weight(f"{prefix}{name}_norm.weight", config.head_dim) if config.qk_norm else None
-            for name in ("q", "k")
-        )
-        return Heads(config.num_heads, config.num_kv_heads, config.head_dim, *norms, eps=config.rms_norm_eps)
+        size, query, key = config.head_dim, None, None
+        if config.qk_norm:
+            query = self.norm_weight(f"{prefix}q_norm.weight", size)
+            key = self.norm_weight(f"{prefix}k_norm.weight", size)
+        return Heads(config.num_heads, config.num_kv_heads, size, query, key, config.rms_norm_eps)
 
     def layer(self, index: int) -> DecoderLayer:
         config, prefix = self.config, f"{self.prefix}layers.{index}."
