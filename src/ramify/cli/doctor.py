@@ -53,7 +53,7 @@ class Check:
 
 def doctor(model: common.Model = "nano", engine: common.EngineOptions = None, json: common.Json = False) -> None:
     """Look at the machine, the installation and a model's KV pool. Exit code 1 if something needed is missing."""
-    checks = [*machine(), *installation(), *models(), pool(model, common.engine_options(engine))]
+    checks = [*machine(), *installation(), *kernels(), *models(), pool(model, common.engine_options(engine))]
     if json:
         common.print_json({"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]})
     else:
@@ -98,6 +98,13 @@ def installation() -> list[Check]:
         cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA device: ramify runs on the CPU"
         checks.append(Check("torch on CUDA", True, cuda))
     return checks
+
+
+def kernels() -> list[Check]:
+    """The path that each operator takes on the CPU, and why."""
+    from ramify.kernels.paths import operator_paths
+
+    return [Check(found.operator, True, f"{found.path} ({found.why})") for found in operator_paths()]
 
 
 def models() -> list[Check]:
