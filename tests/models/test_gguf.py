@@ -229,9 +229,13 @@ def test_a_model_in_several_files_is_put_together(llama: Path, tmp_path: Path) -
     checkpoint = open_checkpoint(first, load_config(first).quantization)
     for name, value in values.items():
         assert torch.equal(checkpoint.tensor(name, value.shape), torch.from_numpy(value))
-    second.unlink()
+    second.rename(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match=r"lacks 1 of 2 parts .*m-00002-of-00002\.gguf"):
         load_config(first)
+    (tmp_path / "elsewhere").rename(second)
+    first.unlink()
+    with pytest.raises(ModelNotFoundError, match=r"lacks m-00001-of-00002\.gguf, the first part"):
+        resolve_model(second)
 
 
 def test_a_file_is_found_by_its_path_its_folder_and_its_tag(tmp_path: Path) -> None:
@@ -241,6 +245,8 @@ def test_a_file_is_found_by_its_path_its_folder_and_its_tag(tmp_path: Path) -> N
     write_gguf(tmp_path / "mmproj-m-F16.gguf", {}, {})
     for choice in ("Q8_0", "q8_0", "m-Q8_0.gguf"):
         assert resolve_model(f"{tmp_path}:{choice}") == large
+    nameless = write_gguf(tmp_path / "sha256-0123", {}, {})
+    assert resolve_model(nameless) == nameless
     with pytest.raises(ModelNotFoundError, match=r"has 2 GGUF files .*m-Q4_K_M\.gguf, m-Q8_0\.gguf.*name one"):
         resolve_model(tmp_path)
     with pytest.raises(ModelNotFoundError, match="no GGUF file of 'Q5_0'"):

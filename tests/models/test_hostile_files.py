@@ -17,6 +17,7 @@ from ramify.errors import CheckpointError, UnsupportedModelError
 from ramify.models.checkpoint import open_checkpoint
 from ramify.models.config import load_config
 from ramify.models.gguf.reader import read_gguf
+from ramify.models.gguf.shards import read_model
 from ramify.text.tokenizer import load_tokenizer
 from tests.checkpoints import byte_level_bpe, make_checkpoint
 from tests.models import quantised_files
@@ -115,6 +116,8 @@ BODY = bytes(4096)
         (header(0, 1) + text(b"\xff") + BODY, "UTF-8"),
         (header(0, 2) + entry("a", 0, b"\1") * 2 + BODY, "key 'a' stands in it twice"),
         (header(0, 1) + entry("general.alignment", 4, bytes(4)) + BODY, "alignment is 0; it must be a power of two"),
+        (header(0, 1) + entry("general.alignment", 4, struct.pack("<I", 1)) + BODY, "alignment is 1;"),
+        (header(0, 1) + entry("split.count", 8, text("many")) + BODY, "one of b'many' parts"),
         (header(0, 1) + entry("general.alignment", 4, struct.pack("<I", 24)) + BODY, "alignment is 24"),
         (header(0, 1) + entry("general.alignment", 8, text("32")) + BODY, "alignment is b'32'"),
         (header(2, 0) + ONE * 2 + BODY, "tensor a stands in it twice|on top of each other"),
@@ -135,7 +138,7 @@ def test_each_fault_of_a_gguf_header_is_told(tmp_path: Path, raw: bytes, said: s
     path = tmp_path / "model.gguf"
     path.write_bytes(raw)
     with pytest.raises(CheckpointError, match=said) as caught:
-        read_gguf(path)
+        read_model(path)
     assert str(path) in str(caught.value)
 
 

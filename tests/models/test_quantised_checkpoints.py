@@ -242,6 +242,22 @@ def test_a_tensor_that_is_missing_is_named(folder: Path, suffix: str) -> None:
         opened(folder).tensor(f"{MODULE}.weight", (64, 96))
 
 
+def test_sizes_that_a_layout_cannot_pack_are_told(folder: Path) -> None:
+    files.quantise_checkpoint(folder, *KINDS["gptq"])
+    with pytest.raises(UnsupportedModelError, match=r"down_proj is 64 x 92 by config.json; its format packs multiples of 8"):
+        opened(folder).tensor(f"{MODULE}.weight", (64, 92))
+
+
+def test_blocks_larger_than_a_weight_are_one_block(folder: Path) -> None:
+    _, config = KINDS["fp8-blocks"]
+    values = files.quantise_checkpoint(folder, files.float8((96, 96), "weight_scale_inv"), config)
+    config_file = json.loads((folder / "config.json").read_text())
+    config_file["quantization_config"]["weight_block_size"] = [2**40, 2**40]
+    (folder / "config.json").write_text(json.dumps(config_file))
+    name = f"{MODULE}.weight"
+    assert torch.equal(opened(folder).tensor(name, (64, 96)), values[name])
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

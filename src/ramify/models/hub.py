@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ramify.errors import ModelNotFoundError
 from ramify.models.config import CONFIG_FILE
-from ramify.models.gguf.choose import choose_file, is_gguf, patterns, split_choice
+from ramify.models.gguf.choose import choose_file, is_gguf, patterns, split_choice, starts_as_gguf
 from ramify.models.gguf.shards import first_file
 
 BUNDLED = ("nano", "nano-drafter", "nano-prm")
@@ -38,8 +38,8 @@ def resolve_model(name: str | os.PathLike[str], revision: str | None = None) -> 
     if path.is_dir():
         return _local_folder(path)
     if path.is_file():
-        if is_gguf(path):
-            return first_file(path)
+        if is_gguf(path) or starts_as_gguf(path):
+            return _existing(first_file(path))
         raise ModelNotFoundError(f"{path} is a file: give a GGUF file, or the folder with config.json and the weights")
     place, choice = split_choice(text) or (text, None)
     if choice is not None and Path(place).expanduser().is_dir():
@@ -52,6 +52,12 @@ def resolve_model(name: str | os.PathLike[str], revision: str | None = None) -> 
     if choice is None:
         return _from_hub(place, revision, WANTED_FILES)
     return choose_file(_from_hub(place, revision, patterns(choice)), choice)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path.parent} lacks {path.name}, the first part of the model: fetch all parts")
+    return path
 
 
 def _local_folder(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ramify.errors import ModelNotFoundError
+from ramify.models.gguf.reader import MAGIC
 
 SUFFIX = ".gguf"
 _TAG = re.compile(r"[\w.-]+")
@@ -18,6 +19,12 @@ _NOT_A_MODEL = "mmproj"
 def is_gguf(path: Path) -> bool:
     """Whether a file's name says that it is a GGUF file."""
     return path.name.lower().endswith(SUFFIX)
+
+
+def starts_as_gguf(path: Path) -> bool:
+    """Whether a file is a GGUF file by its first bytes, whatever it is called."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def split_choice(name: str) -> tuple[str, str] | None:

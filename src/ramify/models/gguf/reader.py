@@ -24,6 +24,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 ALIGNMENT_KEY = "general.alignment"
+_LEAST_ALIGNMENT = 8
 _MAX_ENTRIES = 1 << 16
 """Metadata entries, and tensors, of one file at most; the largest models have a few thousand tensors."""
 _MAX_ELEMENTS = 1 << 23
@@ -94,8 +95,8 @@ def read_gguf(path: Path) -> GgufFile:
     num_tensors, num_entries = _header(cursor)
     metadata = _metadata(cursor, num_entries)
     alignment = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
-    if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
-        raise _corrupt(path, f"{ALIGNMENT_KEY} is {alignment!r}; it must be a power of two")
+    if type(alignment) is not int or alignment < _LEAST_ALIGNMENT or alignment & (alignment - 1):
+        raise _corrupt(path, f"{ALIGNMENT_KEY} is {alignment!r}; it must be a power of two, {_LEAST_ALIGNMENT} or more")
     found = [_tensor_info(cursor) for _ in range(num_tensors)]
     start = -(-cursor.position // alignment) * alignment
     return GgufFile(path, data, metadata, _place(path, found, start, alignment, len(data)))

@@ -29,7 +29,7 @@ def read_model(path: Path) -> list[GgufFile]:
         count = file.metadata.get("split.count", 0)
         if count not in (0, 1):
             raise CheckpointError(
-                f"{path} is one of {count} parts of a model: keep their names (like name-00001-of-{count:05d}.gguf), "
+                f"{path} is one of {count!s:.20} parts of a model: keep their names (like name-00001-of-00003.gguf), "
                 "by which the others are found"
             )
         return [file]

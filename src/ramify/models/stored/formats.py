@@ -47,6 +47,7 @@ def _gptq(files: SafetensorsFiles, scheme: StoredQuantization, module: str, rows
         bits, groups = _own_sizes(files, module, columns)
     group_size = -(-columns // groups) if scheme.overrides or groups == 1 else scheme.group_size
     per_word = 32 // bits
+    _check_words(module, per_word, rows, columns)
     words = files.take(f"{module}.qweight", (columns // per_word, rows), ("I32",))
     scales = files.take(f"{module}.scales", (groups, rows), SCALE_KINDS)
     zeros = unpack(files.take(f"{module}.qzeros", (groups, rows // per_word), ("I32",)), bits)
@@ -58,6 +59,15 @@ def _gptq(files: SafetensorsFiles, scheme: StoredQuantization, module: str, rows
     if order is not None:
         codes = codes[:, order]
     return as_weight(codes, scales.T, zeros.T, cast(Literal[4, 8], bits), order, group_size)
+
+
+def _check_words(module: str, per_word: int, *sizes: int) -> None:
+    """The layouts of GPTQ and AWQ have no place for part of a word."""
+    if any(size % per_word for size in sizes):
+        raise UnsupportedModelError(
+            f"{module} is {' x '.join(map(str, sizes))} by config.json; its format packs multiples of {per_word}, so the "
+            "file and config.json are not of one model"
+        )
 
 
 def _own_sizes(files: SafetensorsFiles, module: str, columns: int) -> tuple[int, int]:
@@ -91,6 +101,7 @@ def _order(files: SafetensorsFiles, name: str, columns: int, groups: int, group_
 
 def _awq(files: SafetensorsFiles, scheme: StoredQuantization, module: str, rows: int, columns: int) -> QuantisedWeight:
     groups = num_groups(columns, scheme.group_size)
+    _check_words(module, 8, rows)
     words = files.take(f"{module}.qweight", (columns, rows // 8), ("I32",))
     scales = files.take(f"{module}.scales", (groups, rows), SCALE_KINDS)
     zeros = files.take(f"{module}.qzeros", (groups, rows // 8), ("I32",))
@@ -164,7 +175,8 @@ def read_float8(
     if scheme.block is not None:
         high, wide = scheme.block
         scales = files.take(name, (-(-rows // high), -(-columns // wide)), SCALE_KINDS).float()
-        scales = scales.repeat_interleave(high, 0)[:rows].repeat_interleave(wide, 1)[:, :columns]
+        scales = scales.repeat_interleave(min(high, rows), 0)[:rows]
+        scales = scales.repeat_interleave(min(wide, columns), 1)[:, :columns]
     elif found in ((), (1,), (1, 1)):
         scales = files.take(name, found, SCALE_KINDS).float()
     else:
