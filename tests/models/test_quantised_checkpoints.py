@@ -244,7 +244,7 @@ def test_a_tensor_that_is_missing_is_named(folder: Path, suffix: str) -> None:
 
 def test_sizes_that_a_layout_cannot_pack_are_told(folder: Path) -> None:
     files.quantise_checkpoint(folder, *KINDS["gptq"])
-    with pytest.raises(UnsupportedModelError, match=r"down_proj is 64 x 92 by config.json; its format packs multiples of 8"):
+    with pytest.raises(UnsupportedModelError, match=r"down_proj is 64 x 92 by config.json; its format packs"):
         opened(folder).tensor(f"{MODULE}.weight", (64, 92))
 
 

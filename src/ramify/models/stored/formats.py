@@ -65,8 +65,8 @@ def _check_words(module: str, per_word: int, *sizes: int) -> None:
     """The layouts of GPTQ and AWQ have no place for part of a word."""
     if any(size % per_word for size in sizes):
         raise UnsupportedModelError(
-            f"{module} is {' x '.join(map(str, sizes))} by config.json; its format packs multiples of {per_word}, so the "
-            "file and config.json are not of one model"
+            f"{module} is {' x '.join(map(str, sizes))} by config.json; its format packs multiples of {per_word}, so "
+            "the file and config.json are not of one model"
         )
 
 
