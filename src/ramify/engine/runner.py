@@ -11,13 +11,14 @@ import torch
 from ramify.engine.scheduler import Scheduled
 from ramify.engine.sequence import Sequence as EngineSequence
 from ramify.kernels.attention import MIN_ROWS_A_THREAD, QuerySpan, plan_attention
+from ramify.kernels.native import extension
 from ramify.kv.block_pool import NULL_BLOCK
 from ramify.kv.cache import KVCache
 from ramify.layers.inputs import BatchInputs
 from ramify.models.decoder import Decoder
 
 _MIN_ROWS = 16
-"""Fewer rows than this (or than `MIN_ROWS_A_THREAD`) are padded in float32, so that every product takes one path."""
+"""In torch, fewer rows than this (or than `MIN_ROWS_A_THREAD`) are padded in float32: every product takes one path."""
 _READ_ROWS_AT_ONCE = 256
 """Prompt rows whose logits are held at once: with a vocabulary of 150,000 that is 150 MB."""
 
@@ -52,6 +53,7 @@ class ModelRunner:
         config = decoder.config
         self.group_size = config.num_heads // config.num_kv_heads
         self.windows = tuple(dict.fromkeys(config.windows))
+        self._native = extension() if decoder.device.type == "cpu" else None
 
     def build(self, items: Sequence[Scheduled]) -> Batch:
         """Lay out the rows that the scheduler gave out."""
@@ -69,6 +71,8 @@ class ModelRunner:
         Returns:
             [len(batch.drawing), vocabulary] float32 logits, or None if nothing draws.
         """
+        if self._native is not None:
+            self._native.set_num_threads(torch.get_num_threads())
         hidden = self.decoder.forward(batch.inputs, self.cache)
         for first, count, sequence, position in batch.pooling:
             assert sequence.pooler is not None
@@ -83,7 +87,7 @@ class ModelRunner:
         return self.decoder.logits(hidden.index_select(0, batch.inputs.logits_rows))[: len(batch.drawing)]
 
     def _min_rows(self) -> int:
-        if self.decoder.dtype != torch.float32:
+        if self._native is not None or self.decoder.dtype != torch.float32:
             return 1
         return max(_MIN_ROWS, MIN_ROWS_A_THREAD * torch.get_num_threads())
 

@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional
 
 from ramify.kernels.gemm import linear as multiply
-from ramify.kernels.packed import PackedMatrix
+from ramify.kernels.native import extension
+from ramify.kernels.packed import PackedMatrix, pack_float
 
 _PACKED_FOR_ROWS = 32
 """Rows that the packed layout is laid out for; any number works, with the same bits."""
@@ -70,3 +71,15 @@ class PackedLinear:
 
 
 Projection = Linear | PackedLinear
+
+
+def projection(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Projection:
+    """y = x W^T + b of a float weight, in the layout of whatever multiplies with it here."""
+    if not packs(weight.device):
+        return Linear(weight, bias)
+    return PackedLinear(pack_float(weight), None if bias is None else bias.float())
+
+
+def packs(device: torch.device) -> bool:
+    """Whether float weights are laid out for the native kernels."""
+    return device.type == "cpu" and extension() is not None

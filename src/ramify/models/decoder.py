@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional
 
 from ramify.errors import CheckpointError
-from ramify.kernels.packed import PackedMatrix
+from ramify.kernels.packed import PackedMatrix, pack_float
 from ramify.kernels.rotary import Heads
 from ramify.kv.cache import KVCache
 from ramify.layers.attention import Attention
 from ramify.layers.embedding import Embedding
 from ramify.layers.inputs import BatchInputs
-from ramify.layers.linear import Linear, PackedLinear, Projection
+from ramify.layers.linear import Linear, PackedLinear, Projection, packs, projection
 from ramify.layers.mlp import GatedMLP
 from ramify.layers.norm import RMSNorm
 from ramify.layers.rotary import RotaryTable
@@ -186,7 +186,15 @@ class _Loader:
         if packed is not None:
             rows, columns = self.config.vocab_size, self.config.hidden_size
             return Embedding(self.packed_linear(name, packed, rows, columns, False).weight, self.dtype)
-        return Embedding(self.tensor(f"{name}.weight", self.config.vocab_size, self.config.hidden_size))
+        table = self.tensor(f"{name}.weight", self.config.vocab_size, self.config.hidden_size)
+        shared = self.head_is_tied and packs(self.device)
+        return Embedding(pack_float(table), self.dtype) if shared else Embedding(table)
+
+    @property
+    def head_is_tied(self) -> bool:
+        """Whether the logits come out of the embedding's own weight."""
+        tied = self.config.tie_word_embeddings and "lm_head.weight" not in self.checkpoint
+        return tied and self.config.head == "vocabulary"
 
     def fused(
         self, prefix: str, names: tuple[str, ...], widths: tuple[int, ...], inputs: int, bias: bool
@@ -199,7 +207,7 @@ class _Loader:
         weights = [self.tensor(f"{prefix}{n}.weight", w, inputs) for n, w in zip(names, widths, strict=True)]
         biases = [self.tensor(f"{prefix}{n}.bias", w) for n, w in zip(names, widths, strict=True)] if bias else None
         joined = weights[0] if len(weights) == 1 else torch.cat(weights)
-        return Linear(joined, None if biases is None else torch.cat(biases))
+        return projection(joined, None if biases is None else torch.cat(biases))
 
     def packed_linear(self, name: str, packed: PackedMatrix, outputs: int, inputs: int, bias: bool) -> PackedLinear:
         """A product of a checkpoint in the layout of the kernels."""
@@ -225,13 +233,13 @@ class _Loader:
     def vocabulary(self, embedding: Embedding) -> Head:
         """Logits of tokens."""
         config = self.config
-        if config.tie_word_embeddings and "lm_head.weight" not in self.checkpoint:
+        if self.head_is_tied:
             table = embedding.table
             return PackedLinear(table) if isinstance(table, PackedMatrix) else Linear(table, pack=False)
         packed = self.checkpoint.packed(HEAD)
         if packed is not None:
             return self.packed_linear(HEAD, packed, config.vocab_size, config.hidden_size, False)
-        return Linear(self.tensor("lm_head.weight", config.vocab_size, config.hidden_size))
+        return projection(self.tensor("lm_head.weight", config.vocab_size, config.hidden_size))
 
     def labels(self) -> Head:
         """Scores of labels: ``score``, with a layer in front of it if the checkpoint has one, or the value head."""
