@@ -166,4 +166,7 @@ def _no_weights(folder: Path, others: Sequence[Path]) -> str:
             "convert them once where you trust them: "
             "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
         )
-    return f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: the weights are missing or were not fetched"
+    return (
+        f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: the weights are missing or were not fetched; if they are "
+        "GGUF files, name one, for example organisation/model:Q4_K_M"
+    )
