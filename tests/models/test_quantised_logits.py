@@ -9,6 +9,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from ramify.config import EngineConfig
+from ramify.engine.loading import load_engine
+from ramify.errors import ConfigError
 from tests.checkpoints import make_checkpoint, reference_model
 from tests.models.gguf_files import convert
 from tests.models.quantised_files import quantise_checkpoint
@@ -42,6 +45,15 @@ def test_float_activations_give_the_logits_of_the_dequantised_model(tmp_path: Pa
     folder = make_checkpoint(tmp_path / "model", "qwen2.5", tokenizer=False, **{**SHAPE, "num_hidden_layers": 2})
     quantise_checkpoint(folder, *KINDS[kind])
     torch.testing.assert_close(logits(folder), expected_logits(folder / "float"), rtol=0, atol=TOLERANCE)
+
+
+def test_the_name_of_the_format_that_a_checkpoint_has_may_be_said(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", "qwen2.5", tokenizer=False, **{**SHAPE, "num_hidden_layers": 2})
+    quantise_checkpoint(folder, *KINDS["awq"])
+    core, _ = load_engine(folder, EngineConfig(quantization="awq", num_kv_blocks=16))
+    assert core.model_config.quantization is not None
+    with pytest.raises(ConfigError, match="'gptq'"):
+        load_engine(folder, EngineConfig(quantization="gptq", num_kv_blocks=16))
 
 
 def test_integer_activations_of_a_checkpoint_made_for_them_stay_close(tmp_path: Path) -> None:

@@ -42,12 +42,12 @@ def wanted_format(quantization: str | None, model: ModelConfig, device: torch.de
     Raises:
         ConfigError: no such format, or it does not go with the checkpoint or the device.
     """
-    if quantization is None:
-        return None
+    stored = model.quantization
+    if quantization is None or (stored is not None and quantization == stored.method):
+        return None  # "gptq" for a GPTQ checkpoint, as vLLM's users write it, is what it is anyway
     wanted = parse_format(quantization)
     if device.type != "cpu":
         raise ConfigError(f"quantization={quantization!r} runs on a CPU: use device='cpu', or leave it out")
-    stored = model.quantization
     if stored is not None and stored.layout == "ramify":
         raise ConfigError(
             f"quantization={quantization!r}: the checkpoint is quantised already, so leave it out, or quantise the "

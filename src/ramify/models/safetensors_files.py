@@ -167,6 +167,6 @@ def _no_weights(folder: Path, others: Sequence[Path]) -> str:
             "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
         )
     return (
-        f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: the weights are missing or were not fetched; if they are "
-        "GGUF files, name one, for example organisation/model:Q4_K_M"
+        f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: the weights are missing or were not fetched; if they "
+        "are GGUF files, name one, for example organisation/model:Q4_K_M"
     )
