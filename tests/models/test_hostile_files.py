@@ -109,7 +109,7 @@ BODY = bytes(4096)
         (header(0, 1) + struct.pack("<Q", 2**63) + BODY, "passes the end of the file"),
         (header(0, 1) + entry("a", 8, struct.pack("<Q", 2**64 - 1)) + BODY, "passes the end of the file"),
         (header(0, 1) + entry("a", 9, struct.pack("<IQ", 4, 2**62)) + BODY, "claims 4611686018427387904 elements"),
-        (header(0, 1) + entry("a", 9, struct.pack("<IQ", 8, 2**22)) + BODY, "passes the end of the file"),
+        (header(0, 1) + entry("a", 9, struct.pack("<IQ", 8, 2**21)) + BODY, "passes the end of the file"),
         (header(0, 1) + entry("a", 9, struct.pack("<IQ", 9, 1)) + BODY, "array of the type 9"),
         (header(0, 1) + entry("a", 99, b"") + BODY, "unknown type 99"),
         (header(0, 1) + entry("a", 7, b"\x02") + BODY, "true or false"),

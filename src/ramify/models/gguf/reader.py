@@ -27,7 +27,7 @@ ALIGNMENT_KEY = "general.alignment"
 _LEAST_ALIGNMENT = 8
 _MAX_ENTRIES = 1 << 16
 """Metadata entries, and tensors, of one file at most; the largest models have a few thousand tensors."""
-_MAX_ELEMENTS = 1 << 23
+_MAX_ELEMENTS = 1 << 22
 """Elements of all metadata arrays together; the largest vocabularies have a few hundred thousand tokens."""
 _MAX_NAME_BYTES = 1 << 16
 _MAX_DIMENSIONS = 4
