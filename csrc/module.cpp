@@ -11,6 +11,7 @@ void bind_attention(nb::module_& module);
 void bind_gemm_float(nb::module_& module);
 void bind_norm(nb::module_& module);
 void bind_gemm_int(nb::module_& module);
+void bind_decoder(nb::module_& module);
 void bind_layers(nb::module_& module);
 void bind_sampling(nb::module_& module);
 
@@ -27,5 +28,6 @@ NB_MODULE(_native, module) {
   ramify::bind_norm(module);
   ramify::bind_gemm_int(module);
   ramify::bind_layers(module);
+  ramify::bind_decoder(module);
   ramify::bind_sampling(module);
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ramify.engine.scheduler import Scheduled
@@ -99,27 +98,24 @@ class ModelRunner:
     def _inputs(self, items: Sequence[Scheduled], draw_rows: list[int]) -> BatchInputs:
         size = self.cache.block_size
         tokens: list[int] = []
-        positions: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
-        slots: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+        positions: list[int] = []
+        slots: list[int] = []
         spans: list[QuerySpan] = []
         for item in items:
             end = item.start + item.num_rows
             blocks = item.sequence.blocks
-            spans.append(QuerySpan(len(tokens), item.num_rows, item.start, blocks))
+            spans.append(QuerySpan(len(tokens), item.num_rows, item.start, blocks[: (end - 1) // size + 1]))
             tokens.extend(item.sequence.tokens[item.start : end])
-            place = np.arange(item.start, end)
-            first = item.start // size
-            table = np.array(blocks[first : (end - 1) // size + 1], np.int64)
-            positions.append(place)
-            slots.append(table[place // size - first] * size + place % size)
+            positions.extend(range(item.start, end))
+            slots.extend(blocks[place // size] * size + place % size for place in range(item.start, end))
         padding = max(0, self._min_rows() - len(tokens))
         spans.extend(QuerySpan(len(tokens) + i, 1, 0, (NULL_BLOCK,)) for i in range(padding))
-        nothing = np.zeros(padding, np.int64)
+        nothing = [0] * padding
         device = self.decoder.device
         return BatchInputs(
-            token_ids=torch.tensor(tokens + [0] * padding, device=device),
-            positions=torch.from_numpy(np.concatenate([*positions, nothing])).to(device),
-            slots=torch.from_numpy(np.concatenate([*slots, nothing])).to(device),
+            token_ids=torch.tensor(tokens + nothing, device=device),
+            positions=torch.tensor(positions + nothing, device=device),
+            slots=torch.tensor(slots + nothing, device=device),
             attention=plan_attention(
                 spans,
                 block_size=size,

@@ -26,6 +26,7 @@ class Attention:
         self.qkv = qkv
         self.output = output
         self.heads = heads
+        self.scale = heads.head_dim**-0.5
         self.layer = layer
         self.window = window
 
@@ -35,6 +36,5 @@ class Attention:
         """[T, hidden] -> [T, hidden]; writes this batch's keys and values into the cache."""
         layer = cache.layers[self.layer]
         query = place_heads(self.qkv(x), self.heads, rotary, inputs.slots, layer)
-        scale = self.heads.head_dim**-0.5
-        attended = paged_attention(query, layer, inputs.attention, scale, self.window)
+        attended = paged_attention(query, layer, inputs.attention, self.scale, self.window)
         return self.output(attended.flatten(1))

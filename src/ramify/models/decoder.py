@@ -13,12 +13,14 @@ from ramify.kernels.packed import PackedMatrix, pack_float
 from ramify.kernels.rotary import Heads
 from ramify.kv.cache import KVCache
 from ramify.layers.attention import Attention
+from ramify.layers.decoder_layer import DecoderLayer
 from ramify.layers.embedding import Embedding
 from ramify.layers.inputs import BatchInputs
 from ramify.layers.linear import Linear, PackedLinear, Projection, packs, projection
 from ramify.layers.mlp import GatedMLP
 from ramify.layers.norm import RMSNorm
 from ramify.layers.rotary import RotaryTable
+from ramify.layers.stack import native_stack
 from ramify.models.checkpoint import Checkpoint
 from ramify.models.config import ModelConfig
 from ramify.models.products import EMBEDDING, HEAD, PERMUTATION, Product
@@ -27,33 +29,6 @@ from ramify.models.reward_head import VALUE_HEAD
 _BARE_PREFIXES = ("embed_tokens.", "layers.", "norm.")
 Head = Callable[[torch.Tensor], torch.Tensor]
 """[rows, hidden], behind the last norm, to [rows, columns]."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderLayer:
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    attention_norm: RMSNorm
-    attention: Attention
-    mlp_norm: RMSNorm
-    mlp: GatedMLP
-
-    def __call__(
-        self,
-        x: torch.Tensor,
-        update: torch.Tensor | None,
-        inputs: BatchInputs,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        cache: KVCache,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """[T, hidden] and what is still to be added to it -> the same one layer up.
-
-        Each sum is left to the next norm, which adds and normalises in one pass.
-        """
-        normed, x = self.attention_norm.add(x, update)
-        update = self.attention(normed, inputs, rotary, cache)
-        normed, x = self.mlp_norm.add(x, update)
-        return x, self.mlp(normed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +78,7 @@ class Decoder:
         self.config = config
         self.embedding = embedding
         self.layers = layers
+        self._stack = native_stack(layers)
         self.norm = norm
         self.head = head
         self.rotary = rotary
@@ -121,6 +97,8 @@ class Decoder:
         """Run a batch; writes its keys and values into `cache`. Returns [T, hidden], before the last norm."""
         x = self.embedding(inputs.token_ids)
         rotary = self.rotary.at(inputs.positions, x.dtype)
+        if self._stack is not None:
+            return self._stack(x, inputs, rotary, cache)
         update: torch.Tensor | None = None
         for layer in self.layers:
             x, update = layer(x, update, inputs, rotary, cache)
