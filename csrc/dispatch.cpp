@@ -18,17 +18,24 @@ struct Variant {
   const Operators* operators;
 };
 
+#if defined(RAMIFY_X86)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
 std::vector<Variant> find_variants() {
   std::vector<Variant> found{{"portable", &portable::operators()}};
 #if defined(RAMIFY_X86)
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (has_avx2) found.push_back({"avx2", &avx2::operators()});
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512vnni");
-  if (has_avx512) found.push_back({"avx512", &avx512::operators()});
-  if (has_avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back({"avx512bf16", &avx512bf16::operators()});
+  const bool emulated = has_avx2 && RAMIFY_EMULATED_AVX512;
+  if (emulated || (has_avx2 && has_avx512())) found.push_back({"avx512", &avx512::operators()});
+  if (emulated || (has_avx2 && has_avx512() && __builtin_cpu_supports("avx512bf16"))) {
+    found.push_back({"avx512bf16", &avx512bf16::operators()});
+  }
 #endif
   return found;
 }
