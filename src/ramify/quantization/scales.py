@@ -14,15 +14,19 @@ import torch
 
 from ramify.quantization.weight import ZERO_CODE
 
-_ROWS_TIMES_COLUMNS = 1 << 20
+_ROWS_TIMES_COLUMNS = 1 << 17
 """Weights that are searched at once: temporaries then fit a cache."""
 _LARGEST_8 = 127
 _CODES_4 = 15
 _EIGHT_BIT_STRETCH = tuple(1.0039 - 0.0031 * step for step in range(12))
-"""Ranges of 8-bit codes, in parts of what 127 steps reach. Less than one step is cut off in the first; the others win
-by luck of rounding, about a fifth of the squared error."""
+"""Ranges of 8-bit codes, in parts of what 127 steps reach. Less than half a step is cut off in the first; the others
+win by luck of rounding, about a fifth of the squared error."""
 _FOUR_BIT_STRETCH = (1.06, 1.0, 0.94, 0.88, 0.82, 0.76, 0.70)
 """Ranges of 4-bit codes, in parts of the group's largest weight: the ends of a bell curve are worth cutting off."""
+_OTHER_SIDE_STRETCH = (1.0, 0.92, 0.84)
+"""The same with the largest weight at the side that has a code less."""
+_COARSE = 2
+"""Without importance every second of them is tried: models that are not calibrated are large, and wait to be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +87,14 @@ def _fit(
     """The best candidate of each group, as float32 [rows, groups] twice; mins are zeros if there are none."""
     best: tuple[torch.Tensor, torch.Tensor] | None = None
     least = torch.empty(0)
-    for scales, mins in _candidates(weight, bits, asymmetric, search):
+    for scales, mins in _candidates(weight, bits, asymmetric, search, _COARSE if importance is None else 1):
+        codes = _nearest(weight, scales, mins, bits)
         if search:
-            codes = _nearest(weight, scales, mins, bits)
             scales, mins = _refitted(weight, codes, importance, scales, mins)
         scales, mins = _half(scales), None if mins is None else _half(mins)
-        codes = _nearest(weight, scales, mins, bits)
-        difference = codes * scales - weight if mins is None else codes * scales + mins - weight
-        squares = difference.square_()
-        error = (squares if importance is None else squares * importance).sum(-1, keepdim=True)
+        values = codes.mul_(scales) if mins is None else codes.mul_(scales).add_(mins)
+        squares = values.sub_(weight).square_()
+        error = (squares if importance is None else squares.mul_(importance)).sum(-1, keepdim=True)
         mins = torch.zeros_like(scales) if mins is None else mins
         if best is None:
             best, least = (scales, mins), error
@@ -104,26 +107,26 @@ def _fit(
 
 
 def _candidates(
-    weight: torch.Tensor, bits: int, asymmetric: bool, search: bool
+    weight: torch.Tensor, bits: int, asymmetric: bool, search: bool, every: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Scales and mins to try; every so many of the stretches."""
     if asymmetric:
         low, high = weight.amin(-1, keepdim=True), weight.amax(-1, keepdim=True)
         middle, half = (low + high) / 2, (high - low) / 2
-        for stretch in _FOUR_BIT_STRETCH[1:] if search else (1.0,):
+        for stretch in _FOUR_BIT_STRETCH[1::every] if search else (1.0,):
             yield 2 * half * stretch / _CODES_4, middle - half * stretch
         return
     if bits == 8:
         largest = weight.abs().amax(-1, keepdim=True)
-        for stretch in _EIGHT_BIT_STRETCH if search else (1.0,):
+        for stretch in _EIGHT_BIT_STRETCH[::every] if search else (1.0,):
             yield largest / (_LARGEST_8 * stretch), None
         return
-    place = weight.abs().argmax(-1, keepdim=True)
-    largest = weight.gather(-1, place)
-    for stretch in _FOUR_BIT_STRETCH if search else (1.0,):
+    low, high = weight.amin(-1, keepdim=True), weight.amax(-1, keepdim=True)
+    largest = torch.where(high > -low, high, low)
+    for stretch in _FOUR_BIT_STRETCH[1::every] if search else (1.0,):
         yield largest * stretch / -ZERO_CODE, None
-    if search:  # the longer side may also be the one with 7 steps
-        for stretch in (1.0, 0.92, 0.84):
-            yield largest * stretch / (ZERO_CODE - 1), None
+    for stretch in _OTHER_SIDE_STRETCH[1::every] if search else ():
+        yield largest * stretch / (ZERO_CODE - 1), None
 
 
 def _nearest(weight: torch.Tensor, scales: torch.Tensor, mins: torch.Tensor | None, bits: int) -> torch.Tensor:
