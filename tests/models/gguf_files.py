@@ -30,6 +30,7 @@ NUMBERS = {
     "Q4_K": 12,
     "Q5_K": 13,
     "Q6_K": 14,
+    "BF16": 30,
 }
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64 = 4, 5, 6, 7, 8, 9, 10
 _CODES = {UINT32: "<I", INT32: "<i", FLOAT32: "<f", BOOL: "<?", UINT64: "<Q"}
@@ -131,6 +132,11 @@ def pack_f16(weight: Array) -> Packed:
     return weight.astype("<f2").tobytes(), weight.astype(np.float16).astype(np.float32)
 
 
+def pack_bf16(weight: Array) -> Packed:
+    upper = weight.astype("<f4").view("<u4") >> 16
+    return upper.astype("<u2").tobytes(), (upper << 16).view(np.float32)
+
+
 def _symmetric(weight: Array, bits: int) -> Packed:
     """Q4_0 and Q5_0: scale * (code - middle)."""
     middle = 1 << (bits - 1)
@@ -203,6 +209,7 @@ def pack_q6_k(weight: Array) -> Packed:
 PACKERS: Mapping[str, Callable[[Array], Packed]] = {
     "F32": pack_f32,
     "F16": pack_f16,
+    "BF16": pack_bf16,
     "Q4_0": lambda weight: _symmetric(weight, 4),
     "Q4_1": lambda weight: _with_min(weight, 4),
     "Q5_0": lambda weight: _symmetric(weight, 5),

@@ -13,7 +13,7 @@ from ramify.errors import CheckpointError, ModelNotFoundError, UnsupportedModelE
 from ramify.models.checkpoint import open_checkpoint
 from ramify.models.config import ModelConfig, load_config
 from ramify.models.gguf.blocks import FORMATS, read_blocks
-from ramify.models.gguf.types import READABLE
+from ramify.models.gguf.types import FLOATS, READABLE
 from ramify.models.hub import resolve_model
 from tests.checkpoints import make_checkpoint
 from tests.models.gguf_files import PACKERS, Typed, convert, read_parts, write_gguf
@@ -36,11 +36,11 @@ def test_the_numbers_of_the_file_are_the_numbers_of_the_weights(llama: Path, tmp
     assert checkpoint.names() == set(values)
     for name, value in values.items():
         assert torch.equal(checkpoint.tensor(name, value.shape, torch.float32), torch.from_numpy(value)), name
-        assert (checkpoint.stored_dtype(name) is None) == (kind not in ("F32", "F16") and value.ndim == 2)
+        assert (checkpoint.stored_dtype(name) is None) == (kind not in FLOATS and value.ndim == 2)
     checkpoint.check_all_used()
     name = "model.layers.0.self_attn.k_proj.weight"  # whose rows the converter has put in another order
     stored = checkpoint.quantised(name, (128, 256))
-    assert (stored is None) == (kind in ("F32", "F16"))
+    assert (stored is None) == (kind in FLOATS)
     if stored is not None:
         assert torch.equal(stored.dequantised(), torch.from_numpy(values[name]))
 

@@ -107,6 +107,13 @@ def test_a_vocabulary_that_cannot_be_is_told(
         load_tokenizer(path)
 
 
+def test_a_file_that_does_not_say_how_it_splits_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    metadata = byte_level_metadata(byte_level_bpe())
+    del metadata["tokenizer.ggml.pre"]
+    load_tokenizer(written(tmp_path, metadata))
+    assert "does not say how text is split" in caplog.text
+
+
 def test_a_file_without_a_tokenizer_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds no tokenizer: give LLM\(\.\.\., tokenizer=FOLDER\)"):
         load_tokenizer(written(tmp_path, {}))

@@ -24,7 +24,15 @@ __all__ = ["INDEX_FILE", "WEIGHTS_FILE", "Checkpoint", "SafetensorsCheckpoint", 
 # What older exports left in a checkpoint though it follows from the config.
 _DERIVED_SUFFIXES = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", ".masked_bias")
 # Scales of activations and of a cache that a checkpoint was calibrated for; ramify keeps both in finer formats.
-_CALIBRATION_SUFFIXES = (".input_scale", ".input_zero_point", ".output_scale", ".k_scale", ".v_scale", ".kv_scale")
+_CALIBRATION_SUFFIXES = (
+    ".input_scale",
+    ".input_zero_point",
+    ".output_scale",
+    ".q_scale",
+    ".k_scale",
+    ".v_scale",
+    ".kv_scale",
+)
 _HEAD_PREFIX = "lm_head."
 _INTEGERS = ("I8", "U8")
 _FLOAT8 = ("F8_E4M3", "F8_E5M2")

@@ -6,6 +6,7 @@ The metadata holds vocabulary and merges, and for the splitting of text in front
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from ramify.models.gguf.metadata import (
 from ramify.models.gguf.reader import read_gguf
 from ramify.text.chat_template import ChatTemplate
 
+logger = logging.getLogger(__name__)
+
+_SPLITTING_KEY = "tokenizer.ggml.pre"
 _MODEL_KEY = "tokenizer.ggml.model"
 _TEMPLATE_KEY = "tokenizer.chat_template"
 _SPACE = "\u2581"
@@ -116,7 +120,11 @@ def _vocabulary(metadata: Metadata, tokens: Sequence[str], kinds: Sequence[int])
 
 def _byte_level(metadata: Metadata, tokens: Sequence[str], vocabulary: dict[str, int]) -> Backend:
     """Byte-level BPE, as GPT-2, Llama 3 and Qwen have it."""
-    splitting = metadata.text("tokenizer.ggml.pre", "default")
+    splitting = metadata.text(_SPLITTING_KEY, "default")
+    if _SPLITTING_KEY not in metadata:
+        logger.warning(
+            "%s does not say how text is split: ids of the prompt may be others than the model's", metadata.path
+        )
     if splitting not in _SPLITS:
         raise ModelError(
             f"{metadata.path} splits text as {splitting!r} (tokenizer.ggml.pre), which ramify does not know; it knows "
@@ -188,7 +196,7 @@ def _id_of(metadata: Metadata, name: str, count: int) -> int | None:
 
 def _frame(metadata: Metadata, backend: Backend, named: Mapping[str, str], kind: str) -> None:
     """Put the start and end tokens around a text, where the metadata or the kind of tokenizer asks for them."""
-    starts = kind == "llama" or metadata.text("tokenizer.ggml.pre", "default") in _STARTS_TEXTS
+    starts = kind == "llama" or metadata.text(_SPLITTING_KEY, "default") in _STARTS_TEXTS
     before = metadata.flag("tokenizer.ggml.add_bos_token", starts) and "bos_token" in named
     after = metadata.flag("tokenizer.ggml.add_eos_token", False) and "eos_token" in named
     tokens = [named[name] for name, wanted in (("bos_token", before), ("eos_token", after)) if wanted]
