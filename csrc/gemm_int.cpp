@@ -45,90 +45,112 @@ struct Tile {
   }
 };
 
-// Floats of a tile, by row and block.
-template <std::size_t R>
-struct Floats {
-  alignas(64) float at[R][TILE_BLOCKS][LANES];
-};
+// Floats of a tile, [R, TILE_BLOCKS, 16]: not an array of the function that uses them, for which compilers would look
+// for registers.
+using Floats = float*;
 
-template <std::size_t BITS, std::size_t R>
-inline void sum_chunk(const Tile& tile, std::size_t chunk, I32x16 (&sums)[R][TILE_BLOCKS]) {
+RAMIFY_INLINE inline float* at(Floats floats, std::size_t r, std::size_t b) { return floats + (r * TILE_BLOCKS + b) * LANES; }
+
+RAMIFY_INLINE inline void add_product(Floats floats, std::size_t r, std::size_t b, F32x16 x, F32x16 y) {
+  fma(x, y, F32x16::load(at(floats, r, b))).store(at(floats, r, b));
+}
+
+// What a kernel is compiled for: bits of a code, rows of a tile, which scale several chunks share.
+enum class Grouping { SAME, WEIGHT_OUTSIDE, ROWS_OUTSIDE, ROWS_OUTSIDE_OF_16 };
+
+template <std::size_t BITS, std::size_t R, Grouping GROUPING>
+RAMIFY_INLINE inline void sum_chunk(const Tile& tile, std::size_t chunk, Sums<R>& sums) {
   const std::size_t size = tile.groups.chunk, begin = chunk * size;
   const std::size_t block_bytes = tile.groups.columns * LANES * BITS / 8;
-  const std::size_t offset = BITS == 8 ? begin * LANES : begin / 32 * 32 * LANES / 2;
+  const std::size_t offset = BITS == 8 ? begin * LANES : begin / HALVES_INPUTS * HALVES_INPUTS * LANES / 2;
   const ChunkCodes codes{.weights = tile.weight.codes + tile.block * block_bytes + offset,
                          .block_bytes = block_bytes,
                          .rows = tile.rows.codes + begin * R,
                          .starts = tile.rows.starts + chunk * R};
   if constexpr (BITS == 8) {
-    sum_eight_bits(sums, codes, size);
+    sum_eight_bits<R>(sums, codes, size);
+  } else if constexpr (GROUPING == Grouping::ROWS_OUTSIDE_OF_16) {
+    sum_half<R>(sums, codes, chunk % 2 != 0);
   } else {
-    sum_four_bits(sums, codes, size, begin % 32 != 0);
+    sum_four_bits<R>(sums, codes, size);
   }
 }
 
-// Calls each(row, block) for all sums of a tile.
+// Keeps compilers from holding the floats of a tile in registers over chunks, which the integer sums need.
+RAMIFY_INLINE inline void forget_registers() {
+#if defined(__GNUC__)
+  asm volatile("" ::: "memory");
+#endif
+}
+
+struct Columns {
+  F32x16 of[TILE_BLOCKS];
+};
+
+RAMIFY_INLINE inline Columns scales_of(const Tile& tile, std::size_t group) {
+  Columns columns;
+  unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE { columns.of[b] = tile.scale(group, b); });
+  return columns;
+}
+
+// Calls each(row, block, the row's value in all lanes).
 template <std::size_t R, class Each>
-inline void each_sum(Each each) {
-#pragma GCC unroll 2
-  for (std::size_t b = 0; b < TILE_BLOCKS; ++b) {
-#pragma GCC unroll 16
-    for (std::size_t r = 0; r < R; ++r) each(r, b);
-  }
-}
-
-// floats += factors of rows * factors of columns.
-template <std::size_t R>
-inline void add_minima(Floats<R>& floats, const Tile& tile, std::size_t group) {
-  F32x16 mins[TILE_BLOCKS];
-  for (std::size_t b = 0; b < TILE_BLOCKS; ++b) mins[b] = tile.min(group, b);
-  const float* shifts = tile.rows.shifts + group * R;
-  each_sum<R>([&](std::size_t r, std::size_t b) {
-    float* at = floats.at[r][b];
-    fma(F32x16::broadcast(shifts[r]), mins[b], F32x16::load(at)).store(at);
+RAMIFY_INLINE inline void each_sum(const float* row_values, Each each) {
+  unrolled<R>([&](auto r) RAMIFY_INLINE {
+    const F32x16 value = F32x16::broadcast(row_values[r]);
+    unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE { each(r, b, value); });
   });
 }
 
-// The chunks that share one of the two scales: `floats` += that scale * the sum of the others' products.
-template <std::size_t BITS, std::size_t R, bool WEIGHT_OUTSIDE>
-inline void add_group(Floats<R>& floats, Floats<R>& parts, const Tile& tile, std::size_t group) {
+// floats += what minima are multiplied with * minima.
+template <std::size_t R>
+void add_minima(Floats floats, const Tile& tile, std::size_t group) {
+  Columns mins;
+  unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE { mins.of[b] = tile.min(group, b); });
+  each_sum<R>(tile.rows.shifts + group * R,
+              [&](auto r, auto b, F32x16 shift) RAMIFY_INLINE { add_product(floats, r, b, shift, mins.of[b]); });
+}
+
+// floats += the scaled sums of a chunk that is a group of both.
+template <std::size_t BITS, std::size_t R>
+RAMIFY_INLINE inline void add_group(Floats floats, const Tile& tile, std::size_t group) {
+  Sums<R> sums;
+  sum_chunk<BITS, R, Grouping::SAME>(tile, group, sums);
+  const Columns scales = scales_of(tile, group);
+  each_sum<R>(tile.rows.scales + group * R, [&](auto r, auto b, F32x16 scale) RAMIFY_INLINE {
+    add_product(floats, r, b, sums[r][b].to_float() * scale, scales.of[b]);
+  });
+  if (tile.weight.mins != nullptr) add_minima<R>(floats, tile, group);
+}
+
+// The same for a group of several chunks, whose parts are summed first. `parts` is zeros before and after.
+template <std::size_t BITS, std::size_t R, Grouping GROUPING>
+RAMIFY_INLINE inline void add_group(Floats floats, Floats parts, const Tile& tile, std::size_t group) {
+  constexpr bool WEIGHT_OUTSIDE = GROUPING == Grouping::WEIGHT_OUTSIDE;
   const std::size_t together = tile.groups.chunks_together;
   const bool has_mins = tile.weight.mins != nullptr;
-  for (std::size_t i = 0; i < together; ++i) {
-    const std::size_t chunk = group * together + i;
-    I32x16 sums[R][TILE_BLOCKS];
-    sum_chunk<BITS>(tile, chunk, sums);
-    const float* row_scales = tile.rows.scales + (WEIGHT_OUTSIDE ? chunk : group) * R;
-    F32x16 scales[TILE_BLOCKS];
-    for (std::size_t b = 0; b < TILE_BLOCKS; ++b) scales[b] = tile.scale(WEIGHT_OUTSIDE ? group : chunk, b);
-    const auto inner = [&](std::size_t r, std::size_t b) { return WEIGHT_OUTSIDE ? F32x16::broadcast(row_scales[r]) : scales[b]; };
-    const auto outer = [&](std::size_t r, std::size_t b) { return WEIGHT_OUTSIDE ? scales[b] : F32x16::broadcast(row_scales[r]); };
-    const auto finish = [&](std::size_t r, std::size_t b, F32x16 part) {
-      float* at = floats.at[r][b];
-      fma(part, outer(r, b), F32x16::load(at)).store(at);
-    };
-    if (together == 1) {
-      each_sum<R>([&](std::size_t r, std::size_t b) { finish(r, b, sums[r][b].to_float() * inner(r, b)); });
-    } else if (i == 0) {
-      each_sum<R>([&](std::size_t r, std::size_t b) { (sums[r][b].to_float() * inner(r, b)).store(parts.at[r][b]); });
-    } else if (i + 1 < together || (!WEIGHT_OUTSIDE && has_mins)) {
-      each_sum<R>([&](std::size_t r, std::size_t b) {
-        float* at = parts.at[r][b];
-        fma(sums[r][b].to_float(), inner(r, b), F32x16::load(at)).store(at);
+  for (std::size_t chunk = group * together; chunk < (group + 1) * together; ++chunk) {
+    forget_registers();
+    Sums<R> sums;
+    sum_chunk<BITS, R, GROUPING>(tile, chunk, sums);
+    if constexpr (WEIGHT_OUTSIDE) {
+      each_sum<R>(tile.rows.scales + chunk * R, [&](auto r, auto b, F32x16 scale) RAMIFY_INLINE {
+        add_product(parts, r, b, sums[r][b].to_float(), scale);
       });
     } else {
-      each_sum<R>([&](std::size_t r, std::size_t b) {
-        finish(r, b, fma(sums[r][b].to_float(), inner(r, b), F32x16::load(parts.at[r][b])));
+      const Columns scales = scales_of(tile, chunk);
+      each_sum<R>(tile.rows.scales + group * R, [&](auto r, auto b, F32x16) RAMIFY_INLINE {
+        add_product(parts, r, b, sums[r][b].to_float(), scales.of[b]);
       });
-    }
-    if (!WEIGHT_OUTSIDE && has_mins) {
-      add_minima(parts, tile, chunk);
-      if (i + 1 == together) {
-        each_sum<R>([&](std::size_t r, std::size_t b) { finish(r, b, F32x16::load(parts.at[r][b])); });
-      }
+      if (has_mins) add_minima<R>(parts, tile, chunk);
     }
   }
-  if (WEIGHT_OUTSIDE && has_mins) add_minima(floats, tile, group);
+  const Columns scales = WEIGHT_OUTSIDE ? scales_of(tile, group) : Columns{};
+  each_sum<R>(tile.rows.scales + group * R, [&](auto r, auto b, F32x16 scale) RAMIFY_INLINE {
+    add_product(floats, r, b, F32x16::load(at(parts, r, b)), WEIGHT_OUTSIDE ? scales.of[b] : scale);
+    F32x16::zero().store(at(parts, r, b));
+  });
+  if (WEIGHT_OUTSIDE && has_mins) add_minima<R>(floats, tile, group);
 }
 
 struct Output {
@@ -138,41 +160,47 @@ struct Output {
   std::size_t size;  // of a row
 };
 
-template <std::size_t R>
-void write(const Floats<R>& floats, const Output& output, std::size_t first_row, std::size_t column) {
-  for (std::size_t b = 0; b < TILE_BLOCKS; ++b) {
-    const std::size_t at = column + b * LANES;
-    if (at >= output.size) return;
-    const std::size_t n = output.size - at;
-    for (std::size_t r = 0; r < R; ++r) {
-      const std::size_t place = (first_row + r) * output.size + at;
-      F32x16 value = F32x16::load(floats.at[r][b]);
-      if (output.bias != nullptr) value = value + F32x16::load_first(output.bias + at, n);
+void write(Floats floats, std::size_t rows, const Output& output, std::size_t first_row, std::size_t column) {
+  for (std::size_t b = 0; b < TILE_BLOCKS && column + b * LANES < output.size; ++b) {
+    const std::size_t begin = column + b * LANES, n = output.size - begin;
+    for (std::size_t r = 0; r < rows; ++r) {
+      const std::size_t place = (first_row + r) * output.size + begin;
+      F32x16 value = F32x16::load(at(floats, r, b));
+      if (output.bias != nullptr) value = value + F32x16::load_first(output.bias + begin, n);
       if (output.residual != nullptr) value = value + F32x16::load_first(output.residual + place, n);
       value.store_first(output.out + place, n);
     }
   }
 }
 
-template <std::size_t BITS, std::size_t R, bool WEIGHT_OUTSIDE>
-void compute_tile(const Tile& tile, const Output& output, std::size_t first_row) {
-  Floats<R> floats{}, parts{};
+// Adds to `floats`; both are zeros before, `parts` also after.
+template <std::size_t BITS, std::size_t R, Grouping GROUPING>
+void compute_tile(const Tile& tile, Floats floats, [[maybe_unused]] Floats parts) {
   const std::size_t groups = tile.groups.chunks / tile.groups.chunks_together;
-  for (std::size_t group = 0; group < groups; ++group) add_group<BITS, R, WEIGHT_OUTSIDE>(floats, parts, tile, group);
-  write(floats, output, first_row, tile.block * LANES);
+  for (std::size_t group = 0; group < groups; ++group) {
+    forget_registers();
+    if constexpr (GROUPING == Grouping::SAME) {
+      add_group<BITS, R>(floats, tile, group);
+    } else {
+      add_group<BITS, R, GROUPING>(floats, parts, tile, group);
+    }
+  }
 }
 
-using ComputeTile = void (*)(const Tile&, const Output&, std::size_t first_row);
+using ComputeTile = void (*)(const Tile&, Floats floats, Floats parts);
 
 // By height less one.
-template <std::size_t BITS, bool WEIGHT_OUTSIDE>
+template <std::size_t BITS, Grouping GROUPING>
 constexpr auto TILES_BY_HEIGHT = []<std::size_t... R>(std::index_sequence<R...>) {
-  return std::array<ComputeTile, sizeof...(R)>{compute_tile<BITS, R + 1, WEIGHT_OUTSIDE>...};
+  return std::array<ComputeTile, sizeof...(R)>{compute_tile<BITS, R + 1, GROUPING>...};
 }(std::make_index_sequence<TILE_ROWS>());
 
-const std::array<ComputeTile, TILE_ROWS>& tiles_for(const IntMatrix& weight, const Groups& groups) {
-  if (weight.bits == 8) return groups.weight_outside ? TILES_BY_HEIGHT<8, true> : TILES_BY_HEIGHT<8, false>;
-  return groups.weight_outside ? TILES_BY_HEIGHT<4, true> : TILES_BY_HEIGHT<4, false>;
+template <std::size_t BITS>
+const std::array<ComputeTile, TILE_ROWS>& tiles_for(const Groups& groups) {
+  if (groups.chunks_together == 1) return TILES_BY_HEIGHT<BITS, Grouping::SAME>;
+  if (groups.weight_outside) return TILES_BY_HEIGHT<BITS, Grouping::WEIGHT_OUTSIDE>;
+  if (BITS == 4 && groups.chunk < HALVES_INPUTS) return TILES_BY_HEIGHT<4, Grouping::ROWS_OUTSIDE_OF_16>;
+  return TILES_BY_HEIGHT<BITS, Grouping::ROWS_OUTSIDE>;
 }
 
 std::size_t divided(std::size_t total, std::size_t part) { return (total + part - 1) / part; }
@@ -189,14 +217,17 @@ void linear_of_some(const IntMatrix& weight, const Groups& groups, const float* 
       }
     }
   });
-  const auto& compute = tiles_for(weight, groups);
+  const auto& compute = weight.bits == 8 ? tiles_for<8>(groups) : tiles_for<4>(groups);
   const std::size_t panels = divided(weight.rows, PANEL), panel_bytes = groups.columns * PANEL * weight.bits / 8;
   const std::size_t grain = std::min(divided(panels, 4 * static_cast<std::size_t>(num_threads())), 1 + BYTES_AT_ONCE / panel_bytes);
   parallel_for(panels, grain, [&](std::size_t begin, std::size_t end) {
+    alignas(64) float floats[TILE_ROWS * TILE_COLUMNS], parts[TILE_ROWS * TILE_COLUMNS] = {};
     for (std::size_t block = begin * PANEL_BLOCKS; block < end * PANEL_BLOCKS; block += TILE_BLOCKS) {
       for (std::size_t t = 0; t < tiling.tiles; ++t) {
         const QuantisedTile rows = tile_of(groups, tiling, t, memory);
-        compute[rows.rows - 1]({weight, groups, rows, block}, output, tiling.first(t));
+        std::fill_n(floats, rows.rows * TILE_COLUMNS, 0.0f);
+        compute[rows.rows - 1]({weight, groups, rows, block}, floats, parts);
+        write(floats, rows.rows, output, tiling.first(t), block * LANES);
       }
     }
   });

@@ -1,0 +1,103 @@
+// By AVX-512 VNNI: four products of a stored code (unsigned) and an activation (signed) a lane and instruction.
+#pragma once
+
+namespace ramify::RAMIFY_ISA {
+
+constexpr std::size_t TILE_ROWS = 12;  // 24 sums, two weights as stored and as codes, an activation, a mask: 30 registers
+constexpr std::size_t TILE_BLOCKS = 2;
+
+struct I32x16 {
+  __m512i v;
+
+  F32x16 to_float() const { return {_mm512_cvtepi32_ps(v)}; }
+};
+
+template <std::size_t R>
+using Sums = I32x16[R][TILE_BLOCKS];
+
+RAMIFY_INLINE inline __m512i load_step(const std::uint8_t* weights) { return _mm512_loadu_si512(weights); }
+
+template <std::size_t R>
+RAMIFY_INLINE inline void add_step(Sums<R>& sums, __m512i first, __m512i second, const std::int8_t* rows) {
+  unrolled<R>([&](auto r) RAMIFY_INLINE {
+    const __m512i four = _mm512_set1_epi32(load_four(rows + 4 * r));
+    sums[r][0].v = _mm512_dpbusd_epi32(sums[r][0].v, first, four);
+    sums[r][1].v = _mm512_dpbusd_epi32(sums[r][1].v, second, four);
+  });
+}
+
+// Sums start at zeros: one start for two sums would have compilers copy registers.
+template <std::size_t R>
+RAMIFY_INLINE inline void start_at_zero(Sums<R>& sums) {
+  unrolled<R>([&](auto r) RAMIFY_INLINE { sums[r][0].v = sums[r][1].v = _mm512_setzero_si512(); });
+}
+
+template <std::size_t R>
+RAMIFY_INLINE inline void add_starts(Sums<R>& sums, const std::int32_t* starts) {
+  unrolled<R>([&](auto r) RAMIFY_INLINE {
+    const __m512i start = _mm512_set1_epi32(starts[r]);
+    sums[r][0].v = _mm512_add_epi32(sums[r][0].v, start);
+    sums[r][1].v = _mm512_add_epi32(sums[r][1].v, start);
+  });
+}
+
+template <std::size_t R>
+RAMIFY_INLINE inline void sum_eight_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
+  start_at_zero<R>(sums);
+  const std::uint8_t* weights = codes.weights;
+  const std::int8_t* rows = codes.rows;
+  const std::uint8_t* const end = weights + chunk * LANES;
+  do {
+    unrolled<4>([&](auto step) RAMIFY_INLINE {
+      const std::uint8_t* at = weights + step * STEP_BYTES;
+      add_step<R>(sums, load_step(at), load_step(at + codes.block_bytes), rows + step * 4 * R);
+    });
+    weights += 4 * STEP_BYTES;
+    rows += 16 * R;
+  } while (weights != end);
+  add_starts<R>(sums, codes.starts);
+}
+
+// 32 inputs of 4 bits.
+template <std::size_t R>
+RAMIFY_INLINE inline void add_halves(Sums<R>& sums, const std::uint8_t* weights, std::size_t block_bytes, const std::int8_t* rows) {
+  const __m512i low = _mm512_set1_epi8(15);
+  unrolled<HALVES_STEPS>([&](auto step) RAMIFY_INLINE {
+    const __m512i first = load_step(weights + step * STEP_BYTES);
+    const __m512i second = load_step(weights + step * STEP_BYTES + block_bytes);
+    add_step<R>(sums, _mm512_and_si512(first, low), _mm512_and_si512(second, low), rows + step * 4 * R);
+    const __m512i high_first = _mm512_and_si512(_mm512_srli_epi16(first, 4), low);
+    const __m512i high_second = _mm512_and_si512(_mm512_srli_epi16(second, 4), low);
+    add_step<R>(sums, high_first, high_second, rows + (step + HALVES_STEPS) * 4 * R);
+  });
+}
+
+// The 16 of them that are in the low halves, or in the high ones.
+template <std::size_t R>
+RAMIFY_INLINE inline void sum_half(Sums<R>& sums, const ChunkCodes& codes, bool high) {
+  start_at_zero<R>(sums);
+  const __m128i shift = _mm_cvtsi32_si128(high ? 4 : 0);
+  const __m512i low = _mm512_set1_epi8(15);
+  for (std::size_t step = 0; step < HALVES_STEPS; ++step) {
+    const __m512i first = _mm512_srl_epi16(load_step(codes.weights + step * STEP_BYTES), shift);
+    const __m512i second = _mm512_srl_epi16(load_step(codes.weights + step * STEP_BYTES + codes.block_bytes), shift);
+    add_step<R>(sums, _mm512_and_si512(first, low), _mm512_and_si512(second, low), codes.rows + step * 4 * R);
+  }
+  add_starts<R>(sums, codes.starts);
+}
+
+template <std::size_t R>
+RAMIFY_INLINE inline void sum_four_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
+  start_at_zero<R>(sums);
+  const std::uint8_t* weights = codes.weights;
+  const std::int8_t* rows = codes.rows;
+  const std::uint8_t* const end = weights + chunk * LANES / 2;
+  do {
+    add_halves<R>(sums, weights, codes.block_bytes, rows);
+    weights += HALVES_STEPS * STEP_BYTES;
+    rows += HALVES_INPUTS * R;
+  } while (weights != end);
+  add_starts<R>(sums, codes.starts);
+}
+
+}  // namespace ramify::RAMIFY_ISA

@@ -1,0 +1,64 @@
+// By plain loops.
+#pragma once
+
+namespace ramify::RAMIFY_ISA {
+
+constexpr std::size_t TILE_ROWS = 4;
+constexpr std::size_t TILE_BLOCKS = 1;
+
+struct I32x16 {
+  std::int32_t v[LANES];
+
+  F32x16 to_float() const { return F32x16::load(v); }
+};
+
+template <std::size_t R>
+using Sums = I32x16[R][TILE_BLOCKS];
+
+// One step of four inputs; a stored byte becomes `code(byte)`.
+template <std::size_t R, class Code>
+inline void add_step(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows, Code code) {
+  for (std::size_t r = 0; r < R; ++r) {
+    for (std::size_t i = 0; i < STEP_BYTES; ++i) sums[r][0].v[i / 4] += code(weights[i]) * rows[4 * r + i % 4];
+  }
+}
+
+template <std::size_t R>
+inline void start(Sums<R>& sums, const std::int32_t* starts) {
+  for (std::size_t r = 0; r < R; ++r) std::fill_n(sums[r][0].v, LANES, starts[r]);
+}
+
+template <std::size_t R>
+inline void sum_eight_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
+  start<R>(sums, codes.starts);
+  for (std::size_t step = 0; step < chunk / 4; ++step) {
+    add_step<R>(sums, codes.weights + step * STEP_BYTES, codes.rows + step * 4 * R, [](int byte) { return byte; });
+  }
+}
+
+// Low halves (or high ones) of a step.
+template <std::size_t R>
+inline void add_half(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows, bool high) {
+  const int shift = high ? 4 : 0;
+  add_step<R>(sums, weights, rows, [shift](int byte) { return byte >> shift & 15; });
+}
+
+template <std::size_t R>
+inline void sum_four_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
+  start<R>(sums, codes.starts);
+  for (std::size_t step = 0; step < chunk / 4; ++step) {
+    const std::size_t stored = step / 8 * HALVES_STEPS + step % HALVES_STEPS;
+    add_half<R>(sums, codes.weights + stored * STEP_BYTES, codes.rows + step * 4 * R, step % 8 >= HALVES_STEPS);
+  }
+}
+
+// The 16 of 32 inputs of 4 bits that are in the low halves, or in the high ones.
+template <std::size_t R>
+inline void sum_half(Sums<R>& sums, const ChunkCodes& codes, bool high) {
+  start<R>(sums, codes.starts);
+  for (std::size_t step = 0; step < HALVES_STEPS; ++step) {
+    add_half<R>(sums, codes.weights + step * STEP_BYTES, codes.rows + step * 4 * R, high);
+  }
+}
+
+}  // namespace ramify::RAMIFY_ISA
