@@ -18,6 +18,15 @@ constexpr std::size_t STEP_BYTES = 64;      // four inputs of 16 columns
 constexpr std::size_t HALVES_STEPS = 4;     // steps of 64 bytes that hold 32 inputs of 4 bits
 constexpr std::size_t HALVES_INPUTS = 32;
 
+// Weights are read once in order, from memory as soon as there are few rows; hardware looks ahead within a page only.
+RAMIFY_INLINE inline void prefetch_weights([[maybe_unused]] const std::uint8_t* weights) {
+#if defined(RAMIFY_LANES_512) || defined(RAMIFY_LANES_256)
+  constexpr std::size_t BYTES_AHEAD = 2048;
+  const auto address = reinterpret_cast<std::uintptr_t>(weights) + BYTES_AHEAD;  // perhaps past the end
+  _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0);
+#endif
+}
+
 RAMIFY_INLINE inline std::int32_t load_four(const std::int8_t* codes) {
   std::int32_t four;
   std::memcpy(&four, codes, 4);

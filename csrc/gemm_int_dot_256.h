@@ -24,6 +24,13 @@ RAMIFY_INLINE inline void start_at_zero(Sums<R>& sums) {
   unrolled<R>([&](auto r) RAMIFY_INLINE { sums[r][0].lo = sums[r][0].hi = _mm256_setzero_si256(); });
 }
 
+// Keeps compilers from regrouping a long sum, which would need all of its products at once.
+RAMIFY_INLINE inline void sum_so_far([[maybe_unused]] __m256i& sum) {
+#if defined(__GNUC__)
+  asm("" : "+x"(sum));
+#endif
+}
+
 // Two neighbouring products are at most 2 * 128 * 127, which fits 16 bits.
 RAMIFY_INLINE inline __m256i add_products(__m256i sum, __m256i magnitudes, __m256i signs, __m256i four) {
   const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(four, signs));
@@ -38,6 +45,7 @@ RAMIFY_INLINE inline void sum_eight_bits(Sums<R>& sums, const ChunkCodes& codes,
   const std::int8_t* rows = codes.rows;
   const std::uint8_t* const end = weights + chunk * LANES;
   do {
+    prefetch_weights(weights);
     const __m256i lo = _mm256_xor_si256(load_step(weights), zero);
     const __m256i hi = _mm256_xor_si256(load_step(weights + 32), zero);
     const __m256i lo_magnitudes = _mm256_abs_epi8(lo), hi_magnitudes = _mm256_abs_epi8(hi);
@@ -45,6 +53,8 @@ RAMIFY_INLINE inline void sum_eight_bits(Sums<R>& sums, const ChunkCodes& codes,
       const __m256i four = _mm256_set1_epi32(load_four(rows + 4 * r));
       sums[r][0].lo = add_products(sums[r][0].lo, lo_magnitudes, lo, four);
       sums[r][0].hi = add_products(sums[r][0].hi, hi_magnitudes, hi, four);
+      sum_so_far(sums[r][0].lo);
+      sum_so_far(sums[r][0].hi);
     });
     weights += STEP_BYTES;
     rows += 4 * R;
@@ -58,6 +68,8 @@ RAMIFY_INLINE inline void add_step(Sums<R>& sums, __m256i lo, __m256i hi, const 
     const __m256i four = _mm256_set1_epi32(load_four(rows + 4 * r));
     sums[r][0].lo = _mm256_add_epi16(sums[r][0].lo, _mm256_maddubs_epi16(lo, four));
     sums[r][0].hi = _mm256_add_epi16(sums[r][0].hi, _mm256_maddubs_epi16(hi, four));
+    sum_so_far(sums[r][0].lo);
+    sum_so_far(sums[r][0].hi);
   });
 }
 
@@ -67,6 +79,7 @@ RAMIFY_INLINE inline void sum_halves(Sums<R>& sums, const std::uint8_t* weights,
   const __m256i low = _mm256_set1_epi8(15);
   start_at_zero<R>(sums);
   unrolled<HALVES_STEPS>([&](auto step) RAMIFY_INLINE {
+    prefetch_weights(weights + step * STEP_BYTES);
     const __m256i lo = load_step(weights + step * STEP_BYTES);
     const __m256i hi = load_step(weights + step * STEP_BYTES + 32);
     add_step<R>(sums, _mm256_and_si256(lo, low), _mm256_and_si256(hi, low), rows + step * 4 * R);

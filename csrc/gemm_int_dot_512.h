@@ -15,7 +15,10 @@ struct I32x16 {
 template <std::size_t R>
 using Sums = I32x16[R][TILE_BLOCKS];
 
-RAMIFY_INLINE inline __m512i load_step(const std::uint8_t* weights) { return _mm512_loadu_si512(weights); }
+RAMIFY_INLINE inline __m512i load_step(const std::uint8_t* weights) {
+  prefetch_weights(weights);
+  return _mm512_loadu_si512(weights);
+}
 
 template <std::size_t R>
 RAMIFY_INLINE inline void add_step(Sums<R>& sums, __m512i first, __m512i second, const std::int8_t* rows) {
