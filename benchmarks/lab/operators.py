@@ -3,8 +3,8 @@
     python -m benchmarks.lab.operators FOLDER THREADS CORES
 
 A matrix product is held against whichever of its two limits is nearer: reading the weights once from memory, or its
-multiplications. Weights rotate over copies that no cache holds. What little is left stands for its own format only:
-bfloat16 is held against the processor's bfloat16 instruction where it has one, else against float32.
+multiplications; attention likewise, with its keys and values. Weights rotate over copies that no cache holds. bfloat16
+products are held against the processor's bfloat16 instruction where it has one, else against float32.
 """
 
 from __future__ import annotations
@@ -149,6 +149,54 @@ def _norm(folder: Path) -> Iterator[Measured]:
         yield Measured(f"norm with residual, {count} rows", seconds, 6.0 * count * hidden, 16.0 * count * hidden, "")
 
 
+def _attention(folder: Path) -> Iterator[Measured]:
+    """Paged attention of one layer, bfloat16 keys and values: decodes, decodes that share a prefix, and a prompt.
+
+    A decode reads its keys and values once; what is shared counts once for all.
+    """
+    import torch
+
+    from ramify.kernels.attention import paged_attention
+    from ramify.kernels.plan import QuerySpan, plan_attention
+    from ramify.kv.cache import KVCache
+
+    config = json.loads((folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    size = 16
+    cases = {
+        "attention, 32 decodes of 1,024 tokens": (32, 1, 1024, 0),
+        "attention, 32 decodes of 2,048 shared tokens": (32, 1, 2048, 2048),
+        "attention, a prompt of 512 tokens": (1, 512, 512, 0),
+    }
+    for name, (sequences, rows, context, shared) in cases.items():
+        own, common = (context - shared) // size, shared // size
+        count = 1 + common + sequences * (own + 1)
+        cache = KVCache(1, kv_heads, head_dim, count, size, torch.bfloat16, torch.device("cpu"))
+        spans = []
+        for place in range(sequences):
+            first = 1 + common + place * (own + 1)
+            blocks = [*range(1, 1 + common), *range(first, first + own + 1)]
+            spans.append(QuerySpan(place * rows, rows, context - rows, blocks[: -(-context // size)]))
+        plan = plan_attention(
+            spans,
+            block_size=size,
+            group_size=heads // kv_heads,
+            num_kv_heads=kv_heads,
+            windows=(None,),
+            device=torch.device("cpu"),
+        )
+        query, layer, scale = torch.randn(sequences * rows, heads, head_dim), cache.layers[0], head_dim**-0.5
+        seen = sequences * (rows * context if rows == 1 else rows * (rows + 1) // 2)
+        held = (shared or sequences * context) * kv_heads * head_dim * 4
+
+        def call(turn: int, query: Any = query, layer: Any = layer, plan: Any = plan, scale: float = scale) -> None:
+            del turn
+            paged_attention(query, layer, plan, scale)
+
+        yield Measured(name, _seconds(call), 4.0 * seen * heads * head_dim, held, "float32_gflops")
+
+
 def _seconds(call: Callable[[int], object]) -> float:
     """Of one call: the best of a few stretches."""
     started, calls = time.perf_counter(), 0
@@ -175,7 +223,7 @@ def _main(folder: Path, threads: int, cores: Sequence[int]) -> None:
     if module is not None:
         module.set_num_threads(threads)
     with torch.inference_mode():
-        for family in (_products, _norm):
+        for family in (_products, _attention, _norm):
             for found in family(folder):
                 print(json.dumps({name: getattr(found, name) for name in Measured.__slots__}), flush=True)
 

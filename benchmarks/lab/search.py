@@ -52,10 +52,7 @@ class SearchSize:
     @property
     def title(self) -> str:
         """In the table."""
-        return (
-            f"beam search, {self.prompt}-token prompt: {self.width} paths, {self.branches} branches of each kept one "
-            f"every {self.step} tokens, {self.levels} levels"
-        )
+        return f"beam search, {self.width} paths in {self.levels} steps"
 
     @property
     def tokens(self) -> int:
