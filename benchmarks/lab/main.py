@@ -41,6 +41,7 @@ class Size:
         rounds: of each.
         memory: sequences, and tokens of each, whose memory is.
         patience_s: see `Field`.
+        memory_bits: only engines of such weights are asked for their memory; None: all.
     """
 
     workloads: tuple[Workload, ...]
@@ -48,6 +49,7 @@ class Size:
     rounds: int
     memory: tuple[int, int]
     patience_s: float = 600.0
+    memory_bits: int | None = None
 
     @property
     def titles(self) -> dict[str, str]:
@@ -63,7 +65,7 @@ class Size:
 
 SIZES = {
     "full": Size(FULL, SearchSize(), 5, (32, 1024)),
-    "quick": Size(QUICK, SearchSize(prompt=256, step=8, levels=4), 3, (32, 1024), 30.0),
+    "quick": Size(QUICK, SearchSize(prompt=256, step=4, levels=4), 3, (32, 1024), 30.0, memory_bits=4),
     "smoke": Size(SMOKE, SearchSize(prompt=64, width=4, branches=2, step=4, levels=2), 1, (4, 64)),
 }
 
@@ -110,7 +112,7 @@ def measure(folder: Path, size: Size, records: Records, options: argparse.Namesp
         if COLD in options.parts:
             run_cold_starts(field)
         if MEMORY in options.parts and threads == max(options.threads):
-            run_memory(field, *size.memory)
+            run_memory(field, *size.memory, size.memory_bits)
         if OPERATORS in options.parts:
             from benchmarks.lab.operators import measure_operators
 

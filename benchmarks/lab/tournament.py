@@ -118,8 +118,8 @@ def run_cold_starts(field: Field) -> None:
             field.note(COLD, number, kind, value, "s", note)
 
 
-def run_memory(field: Field, batch: int, context: int) -> None:
-    """The most resident memory of a batch, beyond the weights."""
+def run_memory(field: Field, batch: int, context: int, bits: int | None = None) -> None:
+    """The most resident memory of a batch, beyond the weights; with `bits`, of engines with such weights."""
     if not field.missing_rounds(MEMORY):
         return
     new_tokens = 8
@@ -129,7 +129,9 @@ def run_memory(field: Field, batch: int, context: int) -> None:
     ]
     for kind in field.kinds:
         try:
-            field.check_patience(kind, batch * context // 4)  # it is run once, so that it may take longer
+            if bits not in (None, kind.bits):
+                raise MissingError(f"left out: of a short run only engines with {bits}-bit weights are asked")
+            field.check_patience(kind, batch * context // 10)  # it is run once, so that it may take longer
         except MissingError as reason:
             field.note(MEMORY, 0, kind, None, "bytes", str(reason))
             continue

@@ -70,11 +70,11 @@ def decode(batch: int, context: int, new_tokens: int) -> Workload:
     )
 
 
-def mixed(requests: int, seconds: float) -> Workload:
+def mixed(requests: int, seconds: float, longest_prompt: int, longest_answer: int) -> Workload:
     """Prompts and answers of many lengths that come at random moments; all drawn tokens over all the time."""
     lengths = np.random.default_rng(3)
-    prompts = lengths.integers(16, 257, requests).tolist()
-    answers = lengths.integers(8, 49, requests).tolist()
+    prompts = lengths.integers(16, longest_prompt + 1, requests).tolist()
+    answers = lengths.integers(8, longest_answer + 1, requests).tolist()
     moments = np.sort(lengths.uniform(0, seconds, requests)).tolist()
 
     def plan(round_: int, vocabulary: int) -> list[Arrival]:
@@ -86,7 +86,9 @@ def mixed(requests: int, seconds: float) -> Workload:
     def rate(timeline: Timeline) -> float:
         return timeline.tokens / timeline.seconds
 
-    return Workload("mixed", f"{requests} mixed arrivals", Capacity(requests, 256 + 48), plan, rate)
+    return Workload(
+        "mixed", f"{requests} mixed arrivals", Capacity(requests, longest_prompt + longest_answer), plan, rate
+    )
 
 
 def samples(count: int, length: int, new_tokens: int) -> Workload:
@@ -122,19 +124,18 @@ FULL = (
     decode(8, 128, 33),
     decode(32, 128, 33),
     decode(128, 32, 33),
-    mixed(32, 4.0),
+    mixed(32, 4.0, 256, 48),
     samples(32, 512, 33),
     samples(32, 2048, 33),
 )
 QUICK = (
-    prefill(128),
     prefill(512),
     decode(1, 128, 17),
     decode(8, 64, 13),
-    decode(32, 32, 9),
-    decode(128, 8, 7),
-    mixed(8, 1.0),
-    samples(32, 512, 9),
-    samples(32, 2048, 9),
+    decode(32, 32, 7),
+    decode(128, 8, 5),
+    mixed(8, 1.0, 64, 16),
+    samples(32, 512, 6),
+    samples(32, 2048, 6),
 )
-SMOKE = (prefill(32), decode(4, 16, 9), mixed(4, 0.1), samples(4, 64, 9))
+SMOKE = (prefill(32), decode(4, 16, 9), mixed(4, 0.1, 64, 16), samples(4, 64, 9))
