@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ramify.errors import ConfigError
 
 DTypeName = Literal["auto", "float32", "bfloat16"]
+KVCacheDTypeName = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class EngineConfig:
     """Options of one engine. Immutable; validated when made.
 
     Attributes:
-        dtype: of weights and KV: "auto" takes the checkpoint's (float16 becomes bfloat16 on a CPU).
+        dtype: of weights: "auto" takes the checkpoint's (float16 becomes bfloat16 on a CPU).
         device: "auto" takes CUDA where there is one.
         max_model_len: context length in tokens; None takes the model's own.
         max_num_seqs: sequences that run in one step at most.
@@ -25,6 +26,7 @@ class EngineConfig:
         block_size: tokens of one KV block.
         num_kv_blocks: size of the KV pool, and of each one where several models are loaded together; None sizes it
             from free memory and never beyond what the limits can use.
+        kv_cache_dtype: of keys and values: "auto" takes `dtype`'s; "int8" halves bfloat16's memory and is approximate.
         gpu_memory_utilization: share of the free memory that the KV pools of models loaded together may take; None
             means 0.9 on CUDA and 0.5 on a CPU, where other programs live too.
         enable_prefix_caching: reuse the KV of known prefixes.
@@ -46,6 +48,7 @@ class EngineConfig:
     max_num_batched_tokens: int = 2048
     block_size: int = 16
     num_kv_blocks: int | None = None
+    kv_cache_dtype: KVCacheDTypeName = "auto"
     gpu_memory_utilization: float | None = None
     enable_prefix_caching: bool = True
     scheduling_policy: str = "fcfs"
@@ -57,6 +60,10 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} does not work: use 'auto', 'float32' or 'bfloat16'")
+        if self.kv_cache_dtype not in ("auto", "float32", "bfloat16", "int8"):
+            raise ConfigError(
+                f"kv_cache_dtype={self.kv_cache_dtype!r} does not work: use 'auto', 'float32', 'bfloat16' or 'int8'"
+            )
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "num_kv_blocks", "num_threads"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):

@@ -20,6 +20,7 @@ def techniques(
     from rich.padding import Padding
 
     import ramify.engine.policies
+    import ramify.kv.formats
     import ramify.quantization.formats
     import ramify.scoring
     import ramify.strategies

@@ -17,6 +17,7 @@ from ramify.engine.grammars import Grammars
 from ramify.engine.packed_weights import packed_checkpoint, wanted_format
 from ramify.errors import ConfigError
 from ramify.kv.cache import KVCache
+from ramify.kv.formats import KVFormat, kv_format
 from ramify.kv.sizing import KVBudget, PoolWish, block_bytes, free_memory_bytes, size_pools
 from ramify.models.checkpoint import open_checkpoint
 from ramify.models.config import ModelConfig, load_config
@@ -28,7 +29,7 @@ from ramify.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
 _SHARE = {"cpu": 0.5, "cuda": 0.9}
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def load_engines(models: Sequence[ModelToLoad], config: EngineConfig) -> list[tu
             model.head_dim,
             budget.num_blocks,
             config.block_size,
-            decoder.dtype,
+            _DTYPES[pick_kv_format(config, decoder.dtype).dtype_name],
             device,
         )
         grammars = Grammars(partial(_vocabulary, folder, model.eos_token_ids))
@@ -108,8 +109,7 @@ def plan_pools(
     size = config.block_size
     wishes = [
         PoolWish(
-            block_bytes(model.num_layers, model.num_kv_heads, model.head_dim, size, dtype.itemsize),
-            config.max_num_seqs * -(-pick_max_model_len(config, model) // size),
+            kv_block_bytes(config, model, dtype), config.max_num_seqs * -(-pick_max_model_len(config, model) // size)
         )
         for model, dtype in models
     ]
@@ -173,6 +173,17 @@ def pick_dtype(config: EngineConfig, model: ModelConfig, device: torch.device) -
     if name == "auto":
         name = "bfloat16" if model.dtype in ("float16", "bfloat16") else "float32"
     return _DTYPES[name]
+
+
+def pick_kv_format(config: EngineConfig, dtype: torch.dtype) -> KVFormat:
+    """The number format of the KV cache that the options name, for weights of `dtype`."""
+    return kv_format(config.kv_cache_dtype, str(dtype).removeprefix("torch."))
+
+
+def kv_block_bytes(config: EngineConfig, model: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of one KV block of a model whose weights are of `dtype`."""
+    kept, shape = pick_kv_format(config, dtype), (model.num_layers, model.num_kv_heads, model.head_dim)
+    return block_bytes(*shape, config.block_size, kept.element_bytes, kept.row_bytes)
 
 
 def pick_max_model_len(config: EngineConfig, model: ModelConfig) -> int:

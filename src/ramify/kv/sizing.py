@@ -71,9 +71,18 @@ class PoolWish:
     useful_blocks: int
 
 
-def block_bytes(num_layers: int, num_kv_heads: int, head_dim: int, block_size: int, element_bytes: int) -> int:
-    """Bytes of one block: keys and values of `block_size` tokens in all layers."""
-    return 2 * num_layers * num_kv_heads * head_dim * block_size * element_bytes
+def block_bytes(
+    num_layers: int, num_kv_heads: int, head_dim: int, block_size: int, element_bytes: int, row_bytes: int = 0
+) -> int:
+    """Bytes of one block: keys and values of `block_size` tokens in all layers.
+
+    Args:
+        num_layers, num_kv_heads, head_dim: of the model.
+        block_size: tokens a block.
+        element_bytes: of one element.
+        row_bytes: of what is kept beside the elements of one head's key or value, such as a scale.
+    """
+    return 2 * num_layers * num_kv_heads * block_size * (head_dim * element_bytes + row_bytes)
 
 
 def free_memory_bytes(device: str = "cpu") -> int:

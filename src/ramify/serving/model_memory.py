@@ -16,7 +16,7 @@ from typing import Literal
 
 from ramify.config import EngineConfig
 from ramify.errors import CheckpointError, ConfigError
-from ramify.kv.sizing import PoolWish, block_bytes, size_pools
+from ramify.kv.sizing import PoolWish, size_pools
 from ramify.models.config import ModelConfig, load_config
 from ramify.models.hub import resolve_model
 
@@ -59,15 +59,14 @@ def read_facts(source: str, engine: EngineConfig) -> ModelFacts:
     Raises:
         ModelError, ConfigError: see `load_engine`.
     """
-    from ramify.engine.loading import pick_device, pick_dtype, pick_max_model_len
+    from ramify.engine.loading import kv_block_bytes, pick_device, pick_dtype, pick_max_model_len
 
     folder = resolve_model(source, engine.revision)
     config = load_config(folder)
-    itemsize = pick_dtype(engine, config, pick_device(engine)).itemsize
+    dtype = pick_dtype(engine, config, pick_device(engine))
     length = pick_max_model_len(engine, config)
-    block = block_bytes(config.num_layers, config.num_kv_heads, config.head_dim, engine.block_size, itemsize)
-    wish = PoolWish(block, engine.max_num_seqs * -(-length // engine.block_size))
-    return ModelFacts(folder, config, length, weight_bytes(folder, config, itemsize), wish)
+    wish = PoolWish(kv_block_bytes(engine, config, dtype), engine.max_num_seqs * -(-length // engine.block_size))
+    return ModelFacts(folder, config, length, weight_bytes(folder, config, dtype.itemsize), wish)
 
 
 def weight_bytes(path: Path, config: ModelConfig, itemsize: int) -> int:
