@@ -195,6 +195,7 @@ class Work {
     if (begin_row == end_row) return;
     if (call_.layer.type == KVType::int8) reader_.copy_scales(tile, range, end, copies_);
     const bool in_place = reader_.lies_well(tile, range) && (sizeof(Element) == sizeof(float) || end_row - begin_row <= IN_PLACE_ROWS);
+    if (end_row - begin_row <= IN_PLACE_ROWS) reader_.prefetch(tile, range + 1);
     if (in_place) return fold_panels(reader_.in_place(tile, range, end), range, begin_row, end_row);
     fold_panels(reader_.copied(tile, range, end, copies_), range, begin_row, end_row);
   }

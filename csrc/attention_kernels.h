@@ -70,24 +70,34 @@ inline F32x16 exp2(F32x16 x) {
   return where_less(x, lowest, F32x16::zero(), scale_by_exponent(p, biased));
 }
 
+// The loops over rows and lanes are unrolled first of all: only then does the compiler keep the sums in registers.
+
 // scores[r][16 g ...] = query[r] . keys, for N groups of 16 keys from `group` on. query: [R][dim]; scores: [R][RANGE].
 template <class Element, std::size_t R, std::size_t N>
 inline void multiply_keys(const float* query, std::size_t dim, const Source<Element>& source, std::size_t group, float* scores) {
   F32x16 sums[R][N];
+#pragma GCC unroll 16
   for (std::size_t r = 0; r < R; ++r) {
+#pragma GCC unroll 16
     for (std::size_t n = 0; n < N; ++n) sums[r][n] = F32x16::zero();
   }
   const Element* keys[N];
+#pragma GCC unroll 16
   for (std::size_t n = 0; n < N; ++n) keys[n] = source.keys[group + n];
   for (std::size_t d = 0; d < dim; ++d) {
     F32x16 key[N];
+#pragma GCC unroll 16
     for (std::size_t n = 0; n < N; ++n) key[n] = widen(keys[n] + d * source.key_step);
+#pragma GCC unroll 16
     for (std::size_t r = 0; r < R; ++r) {
       const F32x16 element = F32x16::broadcast(query[r * dim + d]);
+#pragma GCC unroll 16
       for (std::size_t n = 0; n < N; ++n) sums[r][n] = fma(element, key[n], sums[r][n]);
     }
   }
+#pragma GCC unroll 16
   for (std::size_t r = 0; r < R; ++r) {
+#pragma GCC unroll 16
     for (std::size_t n = 0; n < N; ++n) sums[r][n].store(scores + r * RANGE + (group + n) * LANES);
   }
 }
@@ -97,7 +107,9 @@ template <class Element, std::size_t R, std::size_t N>
 inline void multiply_values(const float* weights, std::size_t begin, std::size_t end, const Source<Element>& source,
                             std::size_t column, const Join& join, float* output, std::size_t width) {
   F32x16 sums[R][N];
+#pragma GCC unroll 16
   for (std::size_t r = 0; r < R; ++r) {
+#pragma GCC unroll 16
     for (std::size_t n = 0; n < N; ++n) sums[r][n] = F32x16::zero();
   }
   for (std::size_t key = begin; key < end;) {
@@ -105,16 +117,21 @@ inline void multiply_values(const float* weights, std::size_t begin, std::size_t
     const Element* values = source.values[block] + (key - block * source.block_size) * source.value_step + column;
     for (; key < block_end; ++key, values += source.value_step) {
       F32x16 value[N];
+#pragma GCC unroll 16
       for (std::size_t n = 0; n < N; ++n) value[n] = widen(values + n * LANES);
+#pragma GCC unroll 16
       for (std::size_t r = 0; r < R; ++r) {
         const F32x16 weight = F32x16::broadcast(weights[r * RANGE + key]);
+#pragma GCC unroll 16
         for (std::size_t n = 0; n < N; ++n) sums[r][n] = fma(weight, value[n], sums[r][n]);
       }
     }
   }
+#pragma GCC unroll 16
   for (std::size_t r = 0; r < R; ++r) {
     if (join.add[r] < 0.0f) continue;
     const F32x16 keep = F32x16::broadcast(join.keep[r]), add = F32x16::broadcast(join.add[r]);
+#pragma GCC unroll 16
     for (std::size_t n = 0; n < N; ++n) {
       float* to = output + r * width + column + n * LANES;
       fma(F32x16::load(to), keep, sums[r][n] * add).store(to);

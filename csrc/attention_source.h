@@ -42,6 +42,19 @@ class Reader {
     return source;
   }
 
+  // Asks for the blocks of a range that comes next: the processor foresees a block's lines, not which block follows.
+  void prefetch(const AttentionTile& tile, std::size_t range) const {
+    const std::size_t bytes = layer_.head_dim * layer_.block_size * sizeof(Element);
+    const std::size_t end = std::min<std::size_t>((range + 1) * RANGE, tile.num_blocks * layer_.block_size);
+    for (std::size_t at = range * RANGE; at < end; at += layer_.block_size) {
+      const std::size_t from = block(tile, at) * bytes;
+      for (std::size_t line = 0; line < bytes; line += 64) {
+        __builtin_prefetch(reinterpret_cast<const char*>(keys_) + from + line, 0, 2);
+        __builtin_prefetch(reinterpret_cast<const char*>(values_) + from + line, 0, 2);
+      }
+    }
+  }
+
   // Copies the keys before `end` of a range.
   Source<float> copied(const AttentionTile& tile, std::size_t range, std::size_t end, const Copies& to) const {
     const std::size_t size = layer_.block_size, first = range * RANGE;
