@@ -8,6 +8,7 @@
 namespace ramify {
 
 void bind_attention(nb::module_& module);
+void bind_batch(nb::module_& module);
 void bind_gemm_float(nb::module_& module);
 void bind_norm(nb::module_& module);
 void bind_gemm_int(nb::module_& module);
@@ -24,6 +25,7 @@ NB_MODULE(_native, module) {
   module.def("num_threads", &ramify::num_threads);
   module.def("set_num_threads", &ramify::set_num_threads);
   ramify::bind_attention(module);
+  ramify::bind_batch(module);
   ramify::bind_gemm_float(module);
   ramify::bind_norm(module);
   ramify::bind_gemm_int(module);

@@ -222,3 +222,15 @@ def test_random_workloads_draw_the_tokens_of_the_one_sequence_run(
             got = results.get(sequence, Finished()).trace()
             assert got == expected.trace()[: len(got)]
             assert dropped or len(got) == count
+
+
+@pytest.mark.parametrize("kept", ["float32", "bfloat16", "int8"])
+def test_every_kv_format_gives_one_answer_per_seed(kept: str) -> None:
+    requests = [request(prompt(5 + 30 * i, i), i) for i in range(3)]
+    together = run(engine(kv_cache_dtype=kept), *requests)
+    core = engine(kv_cache_dtype=kept, max_num_batched_tokens=16)
+    again = [run(core, each)[0].trace() for each in (*requests, *requests)]
+    assert again == [each.trace() for each in together] * 2
+    model, row_bytes = core.model_config, {"float32": 4, "bfloat16": 2, "int8": 1}[kept] * core.model_config.head_dim
+    row_bytes += 4 if kept == "int8" else 0
+    assert core.kv_budget.block_bytes == 2 * model.num_layers * model.num_kv_heads * 16 * row_bytes

@@ -1,4 +1,4 @@
-"""Attention's law: a row has the same bits alone and in company, however it is chunked, and on every path; and it is right.
+"""Attention's law: a row has the same bits alone and in company, in any chunks, and on every path; and it is right.
 
 Sequences are drawn from random trees of block tables: prefixes that are shared, forks inside of a block, blocks that
 stand at another place of another sequence.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -76,7 +77,12 @@ class Scene:
 
 
 def scene(
-    blocks: int, block_size: int = 16, heads: int = 6, kv_heads: int = 2, dim: int = 16, dtype: torch.dtype = torch.bfloat16
+    blocks: int,
+    block_size: int = 16,
+    heads: int = 6,
+    kv_heads: int = 2,
+    dim: int = 16,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Scene:
     generator = torch.Generator().manual_seed(blocks + dim)
 
@@ -125,7 +131,9 @@ def _table_of_path(of: Scene, span: QuerySpan, path: Sequence[int]) -> list[int]
         step = position - span.first_position
         source = position if step < 0 else span.first_position + path[step]
         for tensor in by_slot:
-            tensor[:, copies[position // size - first], position % size] = tensor[:, table[source // size], source % size]
+            tensor[:, copies[position // size - first], position % size] = tensor[
+                :, table[source // size], source % size
+            ]
     return table[:first] + copies
 
 
@@ -175,7 +183,8 @@ def test_rows_are_the_same_bits_alone_and_on_every_path(
     of = scene(80, heads=14, dim=64, dtype=dtype)
     system = list(range(1, 23))
     chunks: list[tuple[int, int, Sequence[int]]] = [
-        (352 + i % 5, 1, [*system, 30 + i]) for i in range(20)  # samples of one prompt
+        (352 + i % 5, 1, [*system, 30 + i])
+        for i in range(20)  # samples of one prompt
     ]
     chunks += [(330, 6, system), (100, 30, system), (0, 1, [50]), (64, 2, [60, 61, 62, 63, 64])]
     spans = spans_of(chunks)
@@ -193,8 +202,7 @@ def test_a_long_prompt_has_the_same_bits_in_any_chunks() -> None:
     whole = of.attend([QuerySpan(0, 900, 0, table)], query)
     for cuts in ([0, 1, 64, 130, 131, 900], [0, 300, 600, 900], [0, 897, 900]):
         parts = [
-            of.attend([QuerySpan(0, end - begin, begin, table)], query[begin:end])
-            for begin, end in zip(cuts, cuts[1:], strict=False)
+            of.attend([QuerySpan(0, end - begin, begin, table)], query[begin:end]) for begin, end in pairwise(cuts)
         ]
         assert torch.equal(whole, torch.cat(parts))
 
@@ -272,7 +280,7 @@ def test_a_draft_tree_has_the_bits_of_its_paths(on_every_path: OnEveryPath, star
 
 
 def test_groups_are_found_in_the_block_tables() -> None:
-    """Samples of one prompt are one piece of work for each stretch that they share, and a piece each where they differ."""
+    """Samples of one prompt are one piece of work where they share blocks, and one each where they differ."""
     of = scene(80)
 
     def items(tables: list[list[int]], start: int) -> int:

@@ -9,7 +9,8 @@ import torch
 
 from ramify.engine.scheduler import Scheduled
 from ramify.engine.sequence import Sequence as EngineSequence
-from ramify.kernels.attention import MIN_ROWS_A_THREAD, QuerySpan, plan_attention
+from ramify.kernels.attention import MIN_ROWS_A_THREAD, plan_attention
+from ramify.kernels.batch import Chunk, lay_out
 from ramify.kernels.native import extension
 from ramify.kv.block_pool import NULL_BLOCK
 from ramify.kv.cache import KVCache
@@ -18,6 +19,8 @@ from ramify.models.decoder import Decoder
 
 _MIN_ROWS = 16
 """In torch, fewer rows than this (or than `MIN_ROWS_A_THREAD`) are padded in float32: every product takes one path."""
+_NOTHING: Chunk = ([0], [NULL_BLOCK], 0, 1)
+"""A row of padding."""
 _READ_ROWS_AT_ONCE = 256
 """Prompt rows whose logits are held at once: with a vocabulary of 150,000 that is 150 MB."""
 
@@ -96,29 +99,16 @@ class ModelRunner:
         return torch.tensor(padded, device=self.decoder.device)
 
     def _inputs(self, items: Sequence[Scheduled], draw_rows: list[int]) -> BatchInputs:
-        size = self.cache.block_size
-        tokens: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        spans: list[QuerySpan] = []
-        for item in items:
-            end = item.start + item.num_rows
-            blocks = item.sequence.blocks
-            spans.append(QuerySpan(len(tokens), item.num_rows, item.start, blocks[: (end - 1) // size + 1]))
-            tokens.extend(item.sequence.tokens[item.start : end])
-            positions.extend(range(item.start, end))
-            slots.extend(blocks[place // size] * size + place % size for place in range(item.start, end))
-        padding = max(0, self._min_rows() - len(tokens))
-        spans.extend(QuerySpan(len(tokens) + i, 1, 0, (NULL_BLOCK,)) for i in range(padding))
-        nothing = [0] * padding
-        device = self.decoder.device
+        chunks = [(item.sequence.tokens, item.sequence.blocks, item.start, item.num_rows) for item in items]
+        chunks += [_NOTHING] * (self._min_rows() - sum(item.num_rows for item in items))
+        flat, device = lay_out(chunks, self.cache.block_size), self.decoder.device
         return BatchInputs(
-            token_ids=torch.tensor(tokens + nothing, device=device),
-            positions=torch.tensor(positions + nothing, device=device),
-            slots=torch.tensor(slots + nothing, device=device),
+            token_ids=flat.token_ids.to(device),
+            positions=flat.positions.to(device),
+            slots=flat.slots.to(device),
             attention=plan_attention(
-                spans,
-                block_size=size,
+                flat.spans,
+                block_size=self.cache.block_size,
                 group_size=self.group_size,
                 num_kv_heads=self.decoder.config.num_kv_heads,
                 windows=self.windows,

@@ -1,8 +1,8 @@
 """Paged attention over a flat ragged batch, straight from the block tables.
 
-The rule it keeps: a row's result is the same bits whatever shares the batch, however its prompt was chunked, and whoever
-shares its blocks. So a row is always the partial softmaxes of fixed ranges of 64 key positions, merged in order of
-position; what is batched changes which rows are multiplied together, never how one row is summed.
+The rule it keeps: a row's result is the same bits whatever shares the batch, however its prompt was chunked, and
+whoever shares its blocks. So a row is always the partial softmaxes of fixed ranges of 64 key positions, merged in
+order of position; what is batched changes which rows are multiplied together, never how one row is summed.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def plan_attention(
 ) -> AttentionPlan:
     """Work out which rows attend together.
 
-    Rows of sequences that share blocks are multiplied with these blocks together (Hydragen, arXiv:2402.05099); the bits of a
-    row's result do not depend on it.
+    Rows of sequences that share blocks are multiplied with these blocks together (Hydragen, arXiv:2402.05099); the bits
+    of a row's result do not depend on it.
 
     Args:
         spans: cover rows 0 to T-1 of the flat batch, each once, in order.
