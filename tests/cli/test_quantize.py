@@ -13,6 +13,11 @@ from ramify.cli.main import app
 from tests.checkpoints import make_checkpoint
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAMIFY_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "model", "llama2", num_hidden_layers=2)
@@ -78,3 +83,12 @@ def test_what_is_quantised_already_is_refused(source: Path, tmp_path: Path) -> N
     code, _, err = quantize(made, "-o", tmp_path / "again")
     assert code == 2
     assert "quantised already" in err
+
+
+def test_the_cache_is_shown_and_cleared(source: Path) -> None:
+    LLM(source, quantization="w8a8:calibration=none", num_kv_blocks=16).close()
+    shown = CliRunner().invoke(app, ["cache", "--json"])
+    assert json.loads(shown.stdout)["bytes"] > 0
+    cleared = CliRunner().invoke(app, ["cache", "--clear", "--json"])
+    assert json.loads(cleared.stdout)["freed_bytes"] >= json.loads(shown.stdout)["bytes"]
+    assert json.loads(CliRunner().invoke(app, ["cache", "--json"]).stdout)["bytes"] == 0

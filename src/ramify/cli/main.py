@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from ramify.cli import (
     batch,
     bench,
+    cache,
     chat,
     demo,
     doctor,
@@ -67,6 +68,7 @@ app.command("trace")(trace.trace)
 app.command("eval")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)
 app.command("batch")(batch.batch)
+app.command("cache")(cache.cache)
 app.command("quantize")(quantize.quantize)
 app.command("techniques")(techniques.techniques)
 app.command("doctor")(doctor.doctor)

@@ -92,6 +92,8 @@ def _fit(
         if search:
             scales, mins = _refitted(weight, codes, importance, scales, mins)
         scales, mins = _half(scales), None if mins is None else _half(mins)
+        if importance is not None:
+            codes = _nearest(weight, scales, mins, bits)
         values = codes.mul_(scales) if mins is None else codes.mul_(scales).add_(mins)
         squares = values.sub_(weight).square_()
         error = (squares if importance is None else squares.mul_(importance)).sum(-1, keepdim=True)
@@ -123,9 +125,10 @@ def _candidates(
         return
     low, high = weight.amin(-1, keepdim=True), weight.amax(-1, keepdim=True)
     largest = torch.where(high > -low, high, low)
-    for stretch in _FOUR_BIT_STRETCH[1::every] if search else (1.0,):
+    first = min(every - 1, 1)
+    for stretch in _FOUR_BIT_STRETCH[first::every] if search else (1.0,):
         yield largest * stretch / -ZERO_CODE, None
-    for stretch in _OTHER_SIDE_STRETCH[1::every] if search else ():
+    for stretch in _OTHER_SIDE_STRETCH[first::every] if search else ():
         yield largest * stretch / (ZERO_CODE - 1), None
 
 
