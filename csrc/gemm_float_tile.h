@@ -46,23 +46,54 @@ struct Tile {
   std::size_t panel_scales;   // scales from one panel to the next
 };
 
+// One step of panels whose weights are all at hand: an activation is loaded once for all of them.
+template <class Weight, int ROWS, int PANELS>
+RAMIFY_INLINE void step_together(const typename Weight::Activation* x, const char* panel, std::size_t panel_bytes,
+                                 std::size_t step, F32x16 (&sums)[ROWS][PANELS]) {
+  typename Weight::Vector weights[PANELS];
+#pragma GCC unroll 4
+  for (int p = 0; p < PANELS; ++p) {
+    Weight::visit(panel + static_cast<std::size_t>(p) * panel_bytes, step,
+                  [&](int, auto weight) __attribute__((always_inline)) { weights[p] = weight; });
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < ROWS; ++r) {
+#pragma GCC unroll 4
+    for (int p = 0; p < PANELS; ++p) sums[r][p] = Weight::multiply(x[r], weights[p], sums[r][p]);
+  }
+}
+
+// One step, a panel after the other: what a panel needs besides its sums is soon free again.
+template <class Weight, int ROWS, int PANELS>
+RAMIFY_INLINE void step_in_turn(const typename Weight::Activation* x, const char* panel, std::size_t panel_bytes,
+                                std::size_t step, F32x16 (&sums)[ROWS][PANELS]) {
+#pragma GCC unroll 4
+  for (int p = 0; p < PANELS; ++p) {
+    Weight::visit(panel + static_cast<std::size_t>(p) * panel_bytes, step,
+                  [&](int i, auto weight) __attribute__((always_inline)) {
+#pragma GCC unroll 12
+                    for (int r = 0; r < ROWS; ++r) sums[r][p] = Weight::multiply(x[i * ROWS + r], weight, sums[r][p]);
+                  });
+    if (PANELS > 1) asm volatile("" : : : "memory");  // the next panel loads activations anew: they would not all fit
+  }
+}
+
 template <class Weight, int ROWS, int PANELS>
 RAMIFY_INLINE void multiply_steps(const Tile& tile, const typename Weight::Activation* x, std::size_t begin, std::size_t end,
                                   F32x16 (&sums)[ROWS][PANELS]) {
-  constexpr std::size_t ACTIVATIONS = Weight::INPUTS / Weight::INPUTS_PER_ACTIVATION * ROWS;
+  constexpr std::size_t PARTS = Weight::INPUTS / Weight::INPUTS_PER_ACTIVATION;
   const char* panel = tile.panel;
   const std::size_t panel_bytes = tile.panel_bytes;
   const std::size_t prefetch_step = tile.prefetch_step;
   const std::size_t prefetch_panel_bytes = tile.prefetch_panel_bytes;
   const char* prefetch = tile.prefetch + begin * prefetch_step;
-  for (std::size_t step = begin; step < end; ++step, x += ACTIVATIONS, prefetch += prefetch_step) {
+  for (std::size_t step = begin; step < end; ++step, x += PARTS * ROWS, prefetch += prefetch_step) {
 #pragma GCC unroll 4
-    for (int p = 0; p < PANELS; ++p) {
-      __builtin_prefetch(prefetch + static_cast<std::size_t>(p) * prefetch_panel_bytes);
-      Weight::visit(panel + static_cast<std::size_t>(p) * panel_bytes, step, [&](int i, auto weight) __attribute__((always_inline)) {
-#pragma GCC unroll 12
-        for (int r = 0; r < ROWS; ++r) sums[r][p] = Weight::multiply(x[i * ROWS + r], weight, sums[r][p]);
-      });
+    for (int p = 0; p < PANELS; ++p) __builtin_prefetch(prefetch + static_cast<std::size_t>(p) * prefetch_panel_bytes);
+    if constexpr (PARTS == 1) {
+      step_together<Weight>(x, panel, panel_bytes, step, sums);
+    } else {
+      step_in_turn<Weight>(x, panel, panel_bytes, step, sums);
     }
   }
 }

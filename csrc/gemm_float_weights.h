@@ -102,6 +102,7 @@ inline F32x16 to_float(I32x16 a) {
 // Each format: INPUTS of a step, BYTES of a step in one panel, the type of one activation and how many inputs it holds.
 struct FloatMultiply {
   using Activation = float;
+  using Vector = F32x16;
   static constexpr std::size_t INPUTS_PER_ACTIVATION = 1;
   static RAMIFY_INLINE F32x16 multiply(float x, F32x16 weight, F32x16 sum) { return fma(F32x16::broadcast(x), weight, sum); }
 };
@@ -136,6 +137,7 @@ struct Bfloat16Weight : FloatMultiply {
 // Pairs of inputs by the processor's own instruction, which takes subnormal numbers for zero.
 struct Bfloat16Pairs {
   using Activation = std::uint32_t;
+  using Vector = I32x16;
   static constexpr std::size_t INPUTS_PER_ACTIVATION = 2;
   static constexpr std::size_t INPUTS = 2;
   static constexpr std::size_t BYTES = 64;
