@@ -29,23 +29,26 @@ struct Job {
   std::size_t groups() const { return coded == nullptr ? 0 : padded / coded->group; }
 };
 
-// Activations of a row in the type of the format, `stride` apart, and for codes the sum of each group.
+// Activations of a block in the type of the format, rows side by side; for codes also the sum of each group.
 template <class Weight>
-void lay_out_row(const Job& job, const float* x, std::size_t stride, typename Weight::Activation* out, float* sums) {
+void lay_out_block(const Job& job, const float* x, std::size_t rows, typename Weight::Activation* out, float* sums) {
   constexpr std::size_t COUNT = LANES / Weight::INPUTS_PER_ACTIVATION;
-  const std::size_t inputs = job.columns;
-  F32x16 sum = F32x16::zero();
-  for (std::size_t k = 0; k < job.padded; k += LANES) {
-    const F32x16 value = k < inputs ? F32x16::load_first(x + k, inputs - k) : F32x16::zero();
-    alignas(64) typename Weight::Activation some[COUNT];
-    Weight::store(value, some);
-    const std::size_t at = k / Weight::INPUTS_PER_ACTIVATION;
-    for (std::size_t i = 0; i < COUNT; ++i) out[(at + i) * stride] = some[i];
-    if (sums == nullptr) continue;
-    sum = sum + value;
-    if ((k + LANES) % job.coded->group == 0) {
-      sums[k / job.coded->group * stride] = reduce_add(sum);
-      sum = F32x16::zero();
+  alignas(64) typename Weight::Activation some[MOST_ROWS][COUNT];
+  F32x16 group_sums[MOST_ROWS];
+  for (std::size_t r = 0; r < rows; ++r) group_sums[r] = F32x16::zero();
+  for (std::size_t k = 0; k < job.padded; k += LANES, out += COUNT * rows) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      const F32x16 value = k < job.columns ? F32x16::load_first(x + r * job.columns + k, job.columns - k) : F32x16::zero();
+      Weight::store(value, some[r]);
+      if (sums != nullptr) group_sums[r] = group_sums[r] + value;
+    }
+    for (std::size_t i = 0; i < COUNT; ++i) {
+      for (std::size_t r = 0; r < rows; ++r) out[i * rows + r] = some[r][i];
+    }
+    if (sums == nullptr || (k + LANES) % job.coded->group != 0) continue;
+    for (std::size_t r = 0; r < rows; ++r) {
+      *sums++ = reduce_add(group_sums[r]);
+      group_sums[r] = F32x16::zero();
     }
   }
 }
@@ -62,11 +65,8 @@ void lay_out_activations(Job& job) {
   parallel_for(job.blocks, 1 + MULTIPLIES_PER_TASK / (job.padded * MOST_ROWS), [=, &job](std::size_t begin, std::size_t end) {
     for (std::size_t block = begin; block < end; ++block) {
       const std::size_t first = job.first_row(block);
-      const std::size_t rows = job.first_row(block + 1) - first;
-      for (std::size_t row = 0; row < rows; ++row) {
-        lay_out_row<Weight>(job, job.product.x + (first + row) * job.columns, rows,
-                            activations + first * per_row + row, groups == 0 ? nullptr : sums + first * groups + row);
-      }
+      lay_out_block<Weight>(job, job.product.x + first * job.columns, job.first_row(block + 1) - first,
+                            activations + first * per_row, groups == 0 ? nullptr : sums + first * groups);
     }
   });
   job.activations = activations;
