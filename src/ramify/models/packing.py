@@ -27,7 +27,7 @@ from ramify.quantization.weight import QuantisedWeight
 
 _SAMPLES = 512
 """Inputs of a product on which its grouping is tried."""
-_ROWS_TOLD = 8192
+_ROWS_TOLD = 512
 """Rows of a matrix that its error is worked out on; the first ones, a multiple of the kernels' blocks."""
 _BARE_PREFIXES = ("embed_tokens.", "layers.", "norm.")
 Progress = Callable[[int, int], None]
