@@ -59,7 +59,7 @@ class Work {
   // Folds the sections of a tile that were computed apart.
   void merge(const AttentionTile& tile, const State& partials) {
     rows_ = tile.queries * group_;
-    Carver carver(thread_scratch(2 * state_floats(rows_, width_) + 3 * round_up(rows_) + row_floats()));
+    Carver carver(thread_scratch(2 * state_floats(rows_, width_) + 2 * round_up(rows_) + row_floats()));
     take_rows(carver);
     total_ = carver.take_state(rows_, width_);
     state_ = carver.take_state(rows_, width_);  // its sums are padded to 16, which those of the partials are not
@@ -83,8 +83,8 @@ class Work {
   void prepare(const AttentionItem& item) {
     rows_ = 0;
     for (std::size_t i = item.member_begin; i < item.member_end; ++i) rows_ += plan_.tiles[plan_.members[i]].queries * group_;
-    Carver carver(thread_scratch(row_floats() + round_up(rows_ * dim_) + 2 * state_floats(rows_, width_) + 4 * round_up(rows_) +
-                                 PANEL * RANGE + 2 * round_up(rows_) + RANGE * (dim_ + width_ + 2)));
+    Carver carver(thread_scratch(row_floats() + round_up(rows_ * dim_) + 2 * state_floats(rows_, width_) + 2 * round_up(rows_) +
+                                 PANEL * RANGE + 2 * PANEL + RANGE * (dim_ + width_ + 2)));
     take_rows(carver);
     query_ = carver.take(rows_ * dim_);
     state_ = carver.take_state(rows_, width_);

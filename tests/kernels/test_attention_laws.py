@@ -229,7 +229,7 @@ def forests(draw: st.DrawFn) -> tuple[int, list[tuple[int, int, list[int]]]]:
     chunks = []
     for _ in range(draw(st.integers(1, 9))):
         kept: list[int] = []
-        if tables and draw(st.booleans()):
+        if draw(st.booleans()) and tables:
             parent = draw(st.sampled_from(tables))
             kept = parent[: draw(st.integers(0, len(parent)))]
         more = draw(st.integers(0 if kept else 1, 320 // block_size + 1))
