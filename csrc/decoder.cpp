@@ -1,5 +1,6 @@
 #include "decoder.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -10,6 +11,8 @@ namespace ramify {
 namespace {
 
 constexpr std::size_t ELEMENTS_AT_ONCE = 8192;
+// Rows of the MLP at once: enough to be worth reading the weights again, few enough for its wide results to stay small.
+constexpr std::size_t MLP_ROWS = 256;
 
 float* at_least(std::vector<float>& memory, std::size_t size) {
   if (memory.size() < size) memory.resize(size);
@@ -60,14 +63,16 @@ void DecoderStack::run(const AttentionPlan& plan, const DecoderBatch& batch) {
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     expect(static_cast<std::size_t>(plan.largest_block) < cache_[i].blocks, "a block table names a block that is not there");
     attend(layers_[i], cache_[i], plan, batch);
-    mlp(layers_[i], batch);
+    for (std::size_t first = 0; first < batch.rows; first += MLP_ROWS) {
+      mlp(layers_[i], batch.x + first * hidden(), std::min(MLP_ROWS, batch.rows - first));
+    }
   }
 }
 
 void DecoderStack::attend(const DecoderLayer& layer, const KVLayer& cache, const AttentionPlan& plan,
                           const DecoderBatch& batch) {
   const std::size_t width = heads_.query_heads * heads_.head_dim;
-  norm(layer.attention_norm, batch);
+  norm(layer.attention_norm, batch.x, batch.rows);
   float* qkv = at_least(projected_, batch.rows * layer.qkv.rows());
   multiply(layer.qkv, normed_.data(), batch.rows, nullptr, qkv);
   float* queries = at_least(queries_, batch.rows * width);
@@ -78,19 +83,18 @@ void DecoderStack::attend(const DecoderLayer& layer, const KVLayer& cache, const
   multiply(layer.output, attended, batch.rows, batch.x, batch.x);
 }
 
-void DecoderStack::mlp(const DecoderLayer& layer, const DecoderBatch& batch) {
-  norm(layer.mlp_norm, batch);
-  float* gate_up = at_least(projected_, batch.rows * layer.gate_up.rows());
-  multiply(layer.gate_up, normed_.data(), batch.rows, nullptr, gate_up);
-  float* activated = at_least(activated_, batch.rows * layer.down.columns());
-  operators().activation.silu_and_multiply(gate_up, batch.rows, layer.down.columns(), activated);
-  multiply(layer.down, activated, batch.rows, batch.x, batch.x);
+void DecoderStack::mlp(const DecoderLayer& layer, float* x, std::size_t rows) {
+  norm(layer.mlp_norm, x, rows);
+  float* gate_up = at_least(projected_, rows * layer.gate_up.rows());
+  multiply(layer.gate_up, normed_.data(), rows, nullptr, gate_up);
+  float* activated = at_least(activated_, rows * layer.down.columns());
+  operators().activation.silu_and_multiply(gate_up, rows, layer.down.columns(), activated);
+  multiply(layer.down, activated, rows, x, x);
 }
 
-void DecoderStack::norm(const float* weight, const DecoderBatch& batch) {
-  const std::size_t hidden = layers_.front().qkv.columns();
-  float* normed = at_least(normed_, batch.rows * hidden);
-  operators().norm.rms_norm(batch.x, nullptr, weight, eps_, batch.rows, hidden, nullptr, normed);
+void DecoderStack::norm(const float* weight, const float* x, std::size_t rows) {
+  float* normed = at_least(normed_, rows * hidden());
+  operators().norm.rms_norm(x, nullptr, weight, eps_, rows, hidden(), nullptr, normed);
 }
 
 void DecoderStack::multiply(const Projection& projection, const float* x, std::size_t rows, const float* residual, float* out) {

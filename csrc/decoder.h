@@ -60,9 +60,10 @@ class DecoderStack {
   void run(const AttentionPlan& plan, const DecoderBatch& batch);
 
  private:
+  std::size_t hidden() const { return layers_.front().qkv.columns(); }
   void attend(const DecoderLayer& layer, const KVLayer& cache, const AttentionPlan& plan, const DecoderBatch& batch);
-  void mlp(const DecoderLayer& layer, const DecoderBatch& batch);
-  void norm(const float* weight, const DecoderBatch& batch);
+  void mlp(const DecoderLayer& layer, float* x, std::size_t rows);
+  void norm(const float* weight, const float* x, std::size_t rows);
   void multiply(const Projection& projection, const float* x, std::size_t rows, const float* residual, float* out);
 
   HeadsShape heads_;
