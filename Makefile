@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint docs examples models bench web wheels sanitize setup clean
+.PHONY: demo test lint docs examples models bench web wheels sanitize emulate setup clean
 
 demo: $(VENV)/.core ## the main job: methods compared at equal compute on the bundled models
 	$(BIN)/ramify demo
@@ -45,13 +45,19 @@ sanitize: $(VENV)/.dev ## the kernels' tests under AddressSanitizer and UBSan
 	RAMIFY_TEST_NATIVE=$(SANITIZED) LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels $(ARGS)
 
+EMULATED := build/emulated
+emulate: $(VENV)/.dev ## the kernels' tests with the AVX-512 variants in emulation, for a processor without AVX-512
+	cmake -S csrc -B $(EMULATED) -DEMULATE_AVX512=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build $(EMULATED) -j
+	RAMIFY_TEST_NATIVE=$(EMULATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels $(ARGS)
+
 setup: $(VENV)/.dev $(VENV)/.docs ## everything a developer needs
 
 $(VENV)/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ramify needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-NATIVE := $(wildcard csrc/*.*)
+NATIVE := $(wildcard csrc/*.* csrc/*/*.*)
 
 $(VENV)/.core: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/pip
 	$(PIP) -e .

@@ -1,0 +1,159 @@
+#include "gemm/quantise.h"
+
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "core/simd.h"
+
+namespace ramify::RAMIFY_ISA {
+namespace {
+
+constexpr float LARGEST_CODE = 127.0f;
+constexpr float SMALLEST_MAGNITUDE = 1e-30f;
+constexpr std::size_t LARGEST_GROUP = 128;
+
+// The largest magnitude; a NaN counts as larger than everything. size is a multiple of 16.
+#if defined(RAMIFY_LANES_512)
+float largest_magnitude(const float* x, std::size_t size) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  __m512i largest = _mm512_setzero_si512();
+  for (std::size_t i = 0; i < size; i += LANES) {
+    largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
+  }
+  return std::bit_cast<float>(_mm512_reduce_max_epi32(largest));
+}
+#elif defined(RAMIFY_LANES_256)
+float largest_magnitude(const float* x, std::size_t size) {
+  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+  __m256i largest = _mm256_setzero_si256();
+  for (std::size_t i = 0; i < size; i += 8) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i));
+    largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, magnitude));
+  }
+  __m128i four = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+  return std::bit_cast<float>(_mm_cvtsi128_si32(four));
+}
+#else
+float largest_magnitude(const float* x, std::size_t size) {
+  std::uint32_t largest = 0;
+  for (std::size_t i = 0; i < size; ++i) {
+    const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(x[i]) & 0x7fffffff;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return std::bit_cast<float>(largest);
+}
+#endif
+
+// x * factor for 16 inputs, to the nearest integers, halves to even; returns their sum.
+#if defined(RAMIFY_LANES_512)
+std::int32_t round_sixteen(const float* x, float factor, std::int8_t* codes) {
+  const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(factor)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi32_epi8(rounded));
+  return _mm512_reduce_add_epi32(rounded);
+}
+#elif defined(RAMIFY_LANES_256)
+std::int32_t round_sixteen(const float* x, float factor, std::int8_t* codes) {
+  const __m256 factors = _mm256_set1_ps(factor);
+  const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), factors));
+  const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), factors));
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), bytes);
+  const __m256i eight = _mm256_add_epi32(low, high);
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+  return _mm_cvtsi128_si32(four);
+}
+#else
+std::int32_t round_sixteen(const float* x, float factor, std::int8_t* codes) {
+  std::int32_t sum = 0;
+  for (std::size_t i = 0; i < LANES; ++i) {
+    codes[i] = static_cast<std::int8_t>(std::lrint(x[i] * factor));
+    sum += codes[i];
+  }
+  return sum;
+}
+#endif
+
+// One group of a row: its codes go to every tile.rows-th step, the sums of its chunks to `sums`.
+float quantise_group(const Groups& groups, const float* x, std::size_t size, std::int8_t* codes, std::size_t rows,
+                     std::int32_t* sums) {
+  const float largest = largest_magnitude(x, size);
+  const bool works = largest >= SMALLEST_MAGNITUDE && largest <= std::numeric_limits<float>::max();
+  std::int8_t sixteen[LANES] = {};
+  for (std::size_t i = 0; i < size; i += LANES) {
+    const std::int32_t sum = works ? round_sixteen(x + i, LARGEST_CODE / largest, sixteen) : 0;
+    std::int32_t& total = sums[i / groups.chunk];
+    total = i % groups.chunk == 0 ? sum : total + sum;
+    for (std::size_t j = 0; j < LANES; j += 4) std::memcpy(codes + (i + j) * rows, sixteen + j, 4);
+  }
+  if (works) return largest / LARGEST_CODE;
+  return largest < SMALLEST_MAGNITUDE ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+}
+
+}  // namespace
+
+Groups groups_of(const IntMatrix& weight) {
+  const std::size_t chunk = std::min(weight.group, weight.activation_group);
+  return {.columns = weight.padded_columns,
+          .chunk = chunk,
+          .chunks = weight.padded_columns / chunk,
+          .groups = weight.padded_columns / weight.group,
+          .activation_groups = weight.padded_columns / weight.activation_group,
+          .chunks_together = std::max(weight.group, weight.activation_group) / chunk,
+          .weight_outside = weight.group >= weight.activation_group,
+          .zero = weight.bits == 8 ? 128 : weight.mins == nullptr ? 8 : 0};
+}
+
+std::size_t bytes_of_rows(const Groups& groups, std::size_t rows) {
+  return rows * (groups.columns + 4 * (groups.chunks + groups.activation_groups + groups.groups));
+}
+
+QuantisedTile tile_of(const Groups& groups, const Tiling& tiling, std::size_t tile, void* memory) {
+  const std::size_t first = tiling.first(tile);
+  auto* codes = static_cast<std::int8_t*>(memory);
+  auto* starts = reinterpret_cast<std::int32_t*>(codes + tiling.rows * groups.columns);
+  auto* scales = reinterpret_cast<float*>(starts + tiling.rows * groups.chunks);
+  auto* shifts = scales + tiling.rows * groups.activation_groups;
+  return {.rows = tiling.height(tile),
+          .codes = codes + first * groups.columns,
+          .starts = starts + first * groups.chunks,
+          .scales = scales + first * groups.activation_groups,
+          .shifts = shifts + first * groups.groups};
+}
+
+void quantise_row(const Groups& groups, const float* x, std::size_t columns, const QuantisedTile& tile, std::size_t row) {
+  const std::size_t size = groups.columns / groups.activation_groups;
+  const std::size_t chunks = size / groups.chunk;
+  float shift = 0.0f;
+  for (std::size_t group = 0; group < groups.activation_groups; ++group) {
+    const std::size_t begin = group * size;
+    float padded[LARGEST_GROUP] = {};
+    const float* inputs = x + begin;
+    if (begin + size > columns) {
+      if (begin < columns) std::copy(inputs, x + columns, padded);
+      inputs = padded;
+    }
+    std::int32_t sums[LARGEST_GROUP / LANES];
+    const float scale = quantise_group(groups, inputs, size, tile.codes + begin * tile.rows + 4 * row, tile.rows, sums);
+    tile.scales[group * tile.rows + row] = scale;
+    for (std::size_t i = 0; i < chunks; ++i) {
+      const std::size_t chunk = group * chunks + i;
+      tile.starts[chunk * tile.rows + row] = -groups.zero * sums[i];
+      if (groups.weight_outside) {
+        const std::size_t place = chunk % groups.chunks_together;
+        const float sum = static_cast<float>(sums[i]);
+        shift = place == 0 ? sum * scale : std::fma(sum, scale, shift);
+        tile.shifts[chunk / groups.chunks_together * tile.rows + row] = shift;
+      } else {
+        tile.shifts[chunk * tile.rows + row] = static_cast<float>(sums[i]);
+      }
+    }
+  }
+}
+
+}  // namespace ramify::RAMIFY_ISA
