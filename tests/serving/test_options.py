@@ -77,7 +77,7 @@ def test_every_option_has_the_same_meaning_as_flag_variable_and_key(served: list
     special = {"limits": "max_n=3", "dtype": "float32", "block_size": 8, "allowed_origins": "https://a.example"}
     special |= {"gpu_memory_utilization": 0.5, "ssl_min_version": "1.3", "log_level": "error", "log_format": "json"}
     special |= {"max_num_batched_tokens": 4096, "api_key": "a-key", "admin_port": 9, "scheduling_policy": "priority"}
-    special |= {"max_waiting_share": 0.25}
+    special |= {"max_waiting_share": 0.25, "kv_cache_dtype": "int8", "quantization": "w8a8"}
     ordinary: dict[type, Any] = {str: "x", int: 7, float: 0.75, bool: True}
     flags, environ, lines = ["serve", "nano"], {}, ["models: [nano]"]
     for option in OPTIONS:

@@ -33,7 +33,10 @@ def test_a_method_on_a_server_gives_what_it_gives_on_the_local_engine(url: str, 
     with LLM("nano") as llm:
         here = llm.solve(QUESTION, spec, seed=3)
     assert (there.text, there.answer) == (here.text, here.answer)
-    assert there.ledger.generated == here.ledger.generated
+    # A branch that is dropped runs on until the server hears of it.
+    drops = spec.startswith("beam")
+    assert there.ledger.generated >= here.ledger.generated
+    assert drops or there.ledger.generated == here.ledger.generated
 
 
 def test_given_text_is_scored_as_on_the_local_engine(url: str) -> None:
