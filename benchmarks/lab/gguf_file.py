@@ -12,26 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ramify.models.gguf.names import stored_name
+
 Array = npt.NDArray[np.float32]
 
-_ENDS = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-_OF_A_LAYER = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
 FAMILIES = ("llama", "qwen2", "qwen3")
 
 
@@ -69,7 +53,7 @@ def write_gguf(checkpoint: Path, target: Path) -> None:
         writer.add_tensor("rope_freqs.weight", factors)
     # llama.cpp's "llama" rotates neighbouring components, the checkpoint's halves: the rows change places.
     turn = {"attn_q": heads, "attn_k": kv_heads} if family == "llama" else {}
-    _write_tensors(writer, checkpoint, config["num_hidden_layers"], turn)
+    _write_tensors(writer, checkpoint, turn)
 
 
 def quantise_gguf(source: Path, target: Path, file_type: str) -> None:
@@ -90,20 +74,15 @@ def quantise_gguf(source: Path, target: Path, file_type: str) -> None:
         raise RuntimeError(f"llama.cpp could not write {target} as {file_type}: code {code}")
 
 
-def _write_tensors(writer: Any, checkpoint: Path, num_layers: int, turn: dict[str, int]) -> None:
+def _write_tensors(writer: Any, checkpoint: Path, turn: dict[str, int]) -> None:
     import gguf
     import torch
     from safetensors import safe_open
 
-    names = dict(_ENDS)
-    for layer in range(num_layers):
-        for name, short in _OF_A_LAYER.items():
-            for part in ("weight", "bias"):
-                names[f"model.layers.{layer}.{name}.{part}"] = f"blk.{layer}.{short}.{part}"
     for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118
-                tensor, target = file.get_tensor(name), names[name]
+                tensor, target = file.get_tensor(name), stored_name(name)
                 change = _turned(turn.get(target.split(".")[-2], 0))
                 if tensor.ndim == 1 or tensor.dtype != torch.bfloat16:
                     writer.add_tensor(target, change(tensor.float().numpy()))

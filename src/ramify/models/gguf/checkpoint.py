@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,32 +13,12 @@ from ramify.errors import CheckpointError
 from ramify.models.checkpoint import Checkpoint
 from ramify.models.gguf.blocks import FORMATS, read_blocks
 from ramify.models.gguf.metadata import ROPE_FACTORS, Metadata, rotated_heads
+from ramify.models.gguf.names import float_name
 from ramify.models.gguf.reader import GgufFile, GgufTensor
 from ramify.models.gguf.shards import read_model
 from ramify.quantization.weight import QuantisedWeight
 
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_OUTSIDE: Mapping[str, str] = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-}
-_INSIDE: Mapping[str, str] = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_STORED_INSIDE = {stored: name for name, stored in _INSIDE.items()}
-_STORED_OUTSIDE = {stored: name for name, stored in _OUTSIDE.items()}
-_BLOCK = re.compile(r"blk\.(0|[1-9]\d{0,5})\.(\w+)\.(weight|bias)")
 _ROTATED = re.compile(r"\.(q_proj|k_proj)\.(weight|bias)$")
 _UNNAMED = (ROPE_FACTORS,)
 """Tensors without a weight's name: they are read with the config."""
@@ -153,13 +133,3 @@ class GgufCheckpoint(Checkpoint):
             return None
         heads = self._rotated[0 if found[1] == "q_proj" else 1]
         return torch.arange(rows).view(heads, -1, 2).transpose(1, 2).flatten()
-
-
-def float_name(stored: str) -> str | None:
-    """What the decoder calls a tensor; None if it has none such."""
-    found = _BLOCK.fullmatch(stored)
-    if found is not None:
-        name = _STORED_INSIDE.get(found[2])
-        return None if name is None else f"model.layers.{int(found[1])}.{name}.{found[3]}"
-    stem, _, kind = stored.rpartition(".")
-    return f"{_STORED_OUTSIDE[stem]}.{kind}" if stem in _STORED_OUTSIDE and kind in ("weight", "bias") else None
