@@ -198,7 +198,8 @@ def _check(
 
 
 def _multiply_floats(module: ModuleType, weight: PackedMatrix) -> Callable[..., None]:
-    return module.linear_coded if weight.is_integer else module.linear_float  # type: ignore[no-any-return]
+    multiply: Callable[..., None] = module.linear_coded if weight.is_integer else module.linear_float
+    return multiply
 
 
 def _is_plain(tensor: torch.Tensor, shape: tuple[int, ...]) -> bool:
