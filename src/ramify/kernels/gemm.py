@@ -25,12 +25,14 @@ import torch
 from ramify.errors import ConfigError
 from ramify.kernels.native import extension
 from ramify.kernels.packed import (
+    PANEL,
     PackedMatrix,
     dequantised,
     group_values,
     integer_codes,
     pack_float,
     pack_int,
+    slices,
 )
 from ramify.kernels.quantise import reference_quantise
 
@@ -39,6 +41,14 @@ __all__ = ["PackedMatrix", "linear", "pack_float", "pack_int", "reference_linear
 
 _LEAST_ROWS = 16
 """Fewer float rows are padded in torch, so that every product takes one path and a row keeps its bits."""
+
+_AT_ONCE, _ROWS_AT_ONCE = 1 << 15, 32
+"""Values, and rows of them, of an integer product in torch that are computed together."""
+
+_BELOW_FLOAT32 = (1 << 29) - 1
+"""The bits of a float64 that float32 does not have."""
+
+_HALF_WAY = 1 << 28
 
 
 def linear(
@@ -129,6 +139,15 @@ def reference_rows(weight: PackedMatrix, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _integer_linear(x: torch.Tensor, weight: PackedMatrix) -> torch.Tensor:
+    """A part of the outputs and of the rows at a time: what is computed for it stays in the caches."""
+    outputs = _AT_ONCE // min(max(len(x), 1), _ROWS_AT_ONCE) // PANEL * PANEL
+    parts = [
+        torch.cat([_products(some, part) for some in torch.split(x, _ROWS_AT_ONCE)]) for part in slices(weight, outputs)
+    ]
+    return torch.cat(parts, dim=1)[:, : weight.rows]
+
+
+def _products(x: torch.Tensor, weight: PackedMatrix) -> torch.Tensor:
     group, activation_group, columns = weight.group_size, weight.activation_group, weight.padded_columns
     chunk = min(group, activation_group)
     codes, x_scales = reference_quantise(torch.nn.functional.pad(x, (0, columns - x.shape[1])), activation_group)
@@ -152,7 +171,7 @@ def _integer_linear(x: torch.Tensor, weight: PackedMatrix) -> torch.Tensor:
                 total = _fma(products[c], w_scales[c], total)
                 total = total if mins is None else _fma(sums[c], mins[c], total)
             out = _fma(total, x_scales[g], out)
-    return out[:, : weight.rows]
+    return out
 
 
 def _weighted(parts: torch.Tensor, scales: torch.Tensor, chosen: range) -> torch.Tensor:
@@ -163,16 +182,25 @@ def _weighted(parts: torch.Tensor, scales: torch.Tensor, chosen: range) -> torch
 
 
 def _fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """`a * b + c`, rounded once. The product is exact in float64; the sum is rounded to odd there, so that rounding it
-    to float32 is as if of the exact sum."""
-    product, addend = a.double() * b.double(), c.double()
-    total = product + addend
+    """`a * b + c`, rounded once. The product is exact in float64. Where the sum, rounded there, lies half-way between
+    two floats, or below the normal ones, it is rounded to odd first, so that rounding it to float32 is as if of the
+    exact sum."""
+    product = a.double() * b.double()
+    total = product + c
+    half_way = (total.view(torch.int64) & _BELOW_FLOAT32) == _HALF_WAY
+    doubtful = half_way | ((total.abs() < torch.finfo(torch.float32).tiny) & (total != 0))
+    where = doubtful.nonzero(as_tuple=True)
+    if len(where[0]):
+        total[where] = _rounded_to_odd(total[where], product[where], c[where].double())
+    return total.float()
+
+
+def _rounded_to_odd(total: torch.Tensor, product: torch.Tensor, addend: torch.Tensor) -> torch.Tensor:
     back = total - product
     error = (product - (total - back)) + (addend - back)
     bits = total.view(torch.int64)
     toward = torch.where((error > 0) == (total > 0), 1, -1)
-    odd = torch.where((error.abs() > 0) & ((bits & 1) == 0), bits + toward, bits)  # not of a NaN
-    return odd.view(torch.float64).float()
+    return torch.where((error.abs() > 0) & ((bits & 1) == 0), bits + toward, bits).view(torch.float64)
 
 
 def _check(

@@ -14,7 +14,8 @@ blocks one. Inputs are padded to whole groups. A weight is `scale * code + min`,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -169,6 +170,13 @@ def integer_codes(weight: PackedMatrix) -> torch.Tensor:
     steps = packed.view(packed.shape[0], -1, 1, HALVES // 8, BLOCK * STEP)
     codes = torch.cat([steps & 15, steps >> 4], dim=2).view(packed.shape[0], -1, BLOCK, STEP)
     return _rows_of(codes).view(torch.int8) - weight.zero
+
+
+def slices(weight: PackedMatrix, rows: int) -> Iterator[PackedMatrix]:
+    """The weight in parts of so many outputs, a multiple of 32; they share its memory. The last may be smaller."""
+    for begin in range(0, weight.rows, rows):
+        tensors = {name: tensor[begin // BLOCK : (begin + rows) // BLOCK] for name, tensor in weight.tensors.items()}
+        yield replace(weight, rows=min(rows, weight.rows - begin), tensors=tensors)
 
 
 def group_values(weight: PackedMatrix, name: Literal["scales", "mins"]) -> torch.Tensor:
