@@ -170,7 +170,7 @@ def record_with_everything() -> RequestRecord:
 
 
 def test_a_line_holds_what_times_are_counted_from() -> None:
-    line = line_of(record_with_everything(), now_s=12.0)
+    line = line_of(record_with_everything(), ended_s=12.0)
     assert (line["arrived_at"], line["first_token_at"], line["last_token_at"]) == (1000.0, 1000.25, 1001.5)
     assert (line["ended_at"], line["ttft_s"], line["duration_s"]) == (1002.0, 0.25, 2.0)
     assert (line["finish"], line["generated_tokens"]) == ("stop,length", 7)
@@ -181,11 +181,11 @@ def test_the_tokens_of_a_stream_count_when_their_text_was_sent() -> None:
     record = record_with_everything()
     record.sent_text(10.375)
     record.sent_text(11.75)
-    line = line_of(record, now_s=12.0)
+    line = line_of(record, ended_s=12.0)
     assert (line["ttft_s"], line["first_token_at"], line["last_token_at"]) == (0.375, 1000.375, 1001.75)
     record = RequestRecord("r-2", "POST", "/v1/completions", arrived_s=10.0, arrived_unix_s=1000.0)
     record.saw_tokens([10.5])  # all of it was held back
-    line = line_of(record, now_s=12.0)
+    line = line_of(record, ended_s=12.0)
     assert line["first_token_at"] == line["last_token_at"] == 1000.5
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json as json_format
 import os
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,13 +16,16 @@ from ramify.cli import common
 from ramify.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ramify.serving.bench.address import Address
     from ramify.serving.bench.client import Target
     from ramify.serving.bench.drive import Load
-    from ramify.serving.bench.plan import Arrival, Session, Workload
+    from ramify.serving.bench.plan import Arrival, Workload
+    from ramify.serving.bench.server_log import Comparison
     from ramify.serving.bench.summary import Distribution, Summary
 
 bench = typer.Typer(name="bench", help="Measure a server that runs.", no_args_is_help=True)
-_LAG_LIMIT_MS = 20.0
+_LAG_LIMIT_MS = 1.0
+_TOLD_EVERY_S = 0.5
 
 
 @bench.command("serve")
@@ -53,6 +58,10 @@ def serve(
     extra_body: Annotated[str, typer.Option(help="JSON object of further fields of every body.")] = "{}",
     api_key: Annotated[str, typer.Option(envvar="OPENAI_API_KEY", show_envvar=True)] = "",
     seed: common.Seed = 0,
+    server_log: Annotated[
+        Path | None,
+        typer.Option(help="The server's JSON log (`ramify serve --log-format json`): its own count, beside ours."),
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds after which a request has failed.")] = 600.0,
     output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="Requests, summary and plots.")] = None,
     json: common.Json = False,
@@ -62,8 +71,10 @@ def serve(
     Works against any OpenAI-compatible server. Latencies count from when a request was due, so that a server that falls
     behind cannot hide it (no coordinated omission).
     """
+    from ramify.serving.bench.address import Address
     from ramify.serving.bench.client import Target
     from ramify.serving.bench.plan import Workload, poisson_arrivals, trace_arrivals
+    from ramify.serving.bench.server_log import compare
     from ramify.serving.bench.summary import parse_goodput, summarise
 
     objectives = parse_goodput(goodput or ())
@@ -74,42 +85,53 @@ def serve(
     )
     target = Target(model, _endpoint(endpoint), {**({"ignore_eos": True} if ignore_eos else {}), **_object(extra_body)})
     workload = Workload(input_len, output_len, range_ratio, prefix_len, num_prefixes, turns, think_time)
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    load, sessions = asyncio.run(
-        _run(base_url, headers, timeout, target, workload, arrivals, tokens_per_word, max_concurrency, seed)
-    )
+    address = Address.of(base_url, api_key, timeout)
+    load = _run(address, target, workload, arrivals, tokens_per_word, max_concurrency, seed)
     summary = summarise(load, objectives)
+    counted = None if server_log is None else compare(load.requests, server_log)
+    report = _plain(summary.to_dict() | ({} if counted is None else {"server_log": counted.to_dict()}))
     if output_dir is not None:
-        _write(output_dir, load, summary, sessions)
+        _write(output_dir, load, report)
     if json:
-        common.print_json(_plain(summary.to_dict()))
+        common.print_json(report)
     else:
         _show(summary)
+        if counted is not None:
+            _show_both(counted)
     if summary.completed == 0:
         raise ConfigError(f"no request went well: {next(iter(summary.errors), 'nothing was sent')}")
 
 
-async def _run(
-    base_url: str, headers: dict[str, str], timeout_s: float, target: Target, workload: Workload,
-    arrivals: list[Arrival], tokens_per_word: float | None, max_concurrency: int | None, seed: int,
-) -> tuple[Load, list[Session]]:  # fmt: skip
+def _run(
+    address: Address, target: Target, workload: Workload, arrivals: list[Arrival], tokens_per_word: float | None,
+    max_concurrency: int | None, seed: int,
+) -> Load:  # fmt: skip
     from dataclasses import replace
-
-    import httpx2
 
     from ramify.serving.bench import drive
 
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=timeout_s, limits=limits) as client:
-        ratio = tokens_per_word or await drive.tokens_per_word(client, target)
-        sessions = replace(workload, tokens_per_word=ratio).sessions(arrivals, seed)
-        with common.progress_bar() as bar:
-            task = bar.add_task("requests", total=sum(len(session.turns) for session in sessions))
-            load = await drive.drive(client, target, sessions, max_concurrency, lambda _: bar.advance(task))
-    return load, sessions
+    ratio = tokens_per_word or drive.tokens_per_word(address, target)
+    sessions = replace(workload, tokens_per_word=ratio).sessions(arrivals, seed)
+    return drive.drive(address, target, sessions, max_concurrency, _counter(len(sessions) * workload.turns))
 
 
-def _write(folder: Path, load: Load, summary: Summary, sessions: list[Session]) -> None:
+def _counter(total: int) -> Callable[[object], None]:
+    """Says on a terminal how many requests have ended; a line now and then, since drawing takes time from the run."""
+    ended, told_s = 0, 0.0
+
+    def count(_: object) -> None:
+        nonlocal ended, told_s
+        ended += 1
+        now_s = time.monotonic()
+        if sys.stderr.isatty() and (ended == total or now_s - told_s >= _TOLD_EVERY_S):
+            sys.stderr.write(f"\r{ended}/{total} requests" + ("\n" if ended == total else ""))
+            sys.stderr.flush()
+            told_s = now_s
+
+    return count
+
+
+def _write(folder: Path, load: Load, report: dict[str, Any]) -> None:
     from dataclasses import asdict
 
     from ramify.serving.bench.figures import draw_load
@@ -122,7 +144,7 @@ def _write(folder: Path, load: Load, summary: Summary, sessions: list[Session]) 
         row["token_times_s"] = [at_s - load.started_s for at_s in request.token_times_s]
         rows.append(json_format.dumps(row))
     common.write_file(folder / "requests.jsonl", "".join(f"{row}\n" for row in rows).encode())
-    text = json_format.dumps(_plain(summary.to_dict()), indent=2)
+    text = json_format.dumps(report, indent=2)
     common.write_file(folder / "summary.json", f"{text}\n".encode())
     draw_load(load, folder)
     common.say(f"wrote {folder}{os.sep}: requests.jsonl, summary.json and plots")
@@ -166,9 +188,32 @@ def _show(summary: Summary) -> None:
 def _warn_of_lag(lag: Distribution) -> None:
     if lag.count and lag.percentiles[99.0] > _LAG_LIMIT_MS:
         common.say(
-            f"note: 1% of the requests were sent {lag.percentiles[99.0]:.0f} ms late or more (max_concurrency, or a "
-            "machine that is too busy); the latencies hold that wait"
+            f"note: half of the requests were sent {lag.percentiles[50.0]:.1f} ms late or more, 1% of them "
+            f"{lag.percentiles[99.0]:.1f} ms (max_concurrency, or a machine that is too busy): the latencies "
+            "hold that wait"
         )
+
+
+def _show_both(counted: Comparison) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    caption = f"milliseconds, {counted.matched} requests found in the log by request_id, {counted.missing} not found"
+    table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    table.add_column("measured here / by the server's log")
+    for name in counted.rows:
+        found = counted.rows[name]
+        if not table.rows:
+            for number in found.here.percentiles:
+                table.add_column(f"p{number:g}", justify="right")
+        cells = [
+            f"{found.here.percentiles[number]:.2f} / {logged:.2f} ({difference:+.1%})"
+            for (number, logged), difference in zip(
+                found.log.percentiles.items(), found.differences.values(), strict=True
+            )
+        ]
+        table.add_row(name.upper(), *cells)
+    common.output_console().print(table)
 
 
 def _endpoint(name: str) -> Literal["chat", "completions"]:

@@ -42,17 +42,20 @@ class RequestLog:
             _log.warning("prompts and answers are written to the log (log_prompts is on): it holds what users wrote")
 
     def write(self, record: RequestRecord) -> None:
-        """The line of a request that has ended now. Probes that went well are worth no line unless debugging."""
+        """The line of a request that has ended. Probes that went well are worth no line unless debugging."""
         if not self._logger.isEnabledFor(logging.INFO):
             return
-        fields = line_of(record, time.perf_counter())
+        fields = line_of(record, time.perf_counter() if record.ended_s is None else record.ended_s)
         if self.with_text:
             fields |= {"prompts": record.prompts, "answers": record.answers}
         self._logger.info("%s %s %d", record.method, record.route, record.status, extra={"fields": fields})
 
 
-def line_of(record: RequestRecord, now_s: float) -> dict[str, Any]:
-    """The fields of a line; what does not apply is left out. Times that end in ``_at`` are Unix seconds."""
+def line_of(record: RequestRecord, ended_s: float) -> dict[str, Any]:
+    """The fields of the line of a request that ended then; what does not apply is left out.
+
+    Times that end in ``_at`` are Unix seconds.
+    """
 
     def at(moment_s: float | None) -> float | None:
         return None if moment_s is None else round(record.arrived_unix_s + moment_s - record.arrived_s, 6)
@@ -72,10 +75,10 @@ def line_of(record: RequestRecord, now_s: float) -> dict[str, Any]:
         "arrived_at": at(record.arrived_s),
         "first_token_at": at(first_s),
         "last_token_at": at(record.last_seen_s),
-        "ended_at": at(now_s),
+        "ended_at": at(ended_s),
         "queue_s": round(record.queue_s, 6) if record.model else None,
         "ttft_s": None if first_s is None else round(first_s - record.arrived_s, 6),
-        "duration_s": round(now_s - record.arrived_s, 6),
+        "duration_s": round(ended_s - record.arrived_s, 6),
     }
     if record.model:
         fields |= {

@@ -62,7 +62,8 @@ class Observing:
         finally:
             answer.end(scope)
             metrics.in_flight.dec()
-            metrics.http_ended(record.method, record.route, record.status, time.perf_counter() - record.arrived_s)
+            ended_s = time.perf_counter() if record.ended_s is None else record.ended_s
+            metrics.http_ended(record.method, record.route, record.status, ended_s - record.arrived_s)
             if not probe:
                 self._server.log.write(record)
 
@@ -88,7 +89,6 @@ class _Answer:
         self.record = record
         self._send = send
         self._declared = declared
-        self._whole = False
 
     async def send(self, message: Message) -> None:
         """Pass a message on."""
@@ -97,7 +97,7 @@ class _Answer:
             message["headers"] = [*message["headers"], (b"x-request-id", self.record.request_id.encode())]
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._whole = True
+            self.record.ended_s = time.perf_counter()
 
     def end(self, scope: Scope) -> None:
         """Nothing more comes: complete the record. An answer that is not whole had nobody to go to."""
@@ -105,7 +105,7 @@ class _Answer:
         caller = scope.get("state", {}).get("caller")
         if caller is not None:
             self.record.caller = caller.name
-        if not self._whole:
+        if self.record.ended_s is None:
             self.record.status = CLIENT_CLOSED
 
 

@@ -38,6 +38,7 @@ class RequestRecord:
         first_token_s, last_token_s: when tokens came from the engine; None without any.
         first_sent_s, last_sent_s: when a stream's first and last generated text were handed to the client's connection;
             None if it is no stream, or had no text.
+        ended_s: when the end of the answer was handed to the client's connection; None if it never was.
         prompts, answers: texts, kept only where the log is to hold them.
     """
 
@@ -62,6 +63,7 @@ class RequestRecord:
     last_token_s: float | None = None
     first_sent_s: float | None = None
     last_sent_s: float | None = None
+    ended_s: float | None = None
     prompts: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
 

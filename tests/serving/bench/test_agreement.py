@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx2
 import pytest
 
 from ramify.engine.async_llm import AsyncLLM
 from ramify.engine.outputs import CompletionOutput, RequestMetrics, RequestOutput
+from ramify.serving.bench.address import Address
 from ramify.serving.bench.client import Endpoint, Target
 from ramify.serving.bench.drive import drive
 from ramify.serving.bench.plan import Session, Turn
@@ -40,11 +41,13 @@ async def test_the_first_text_counts_for_the_client_and_for_the_log(monkeypatch:
     keep_silent(monkeypatch)
     endpoints: tuple[Endpoint, ...] = ("chat", "completions")
     turns = [Session(0.03 * place, (Turn("3 + 4 = ?", 6, 0.0),)) for place in range(3)]
-    async with serving_in_process({"nano": "nano"}) as (url, _), httpx2.AsyncClient(base_url=url) as client:
-        await drive(client, Target("nano"), turns[:1])  # loads the model
+    async with serving_in_process({"nano": "nano"}) as (url, _):
+        address = Address.of(url)
+        await to_thread(drive, address, Target("nano"), turns[:1])  # loads the model
         with log_lines() as lines:
             loads = [
-                await drive(client, Target("nano", name, {"seed": 1, "ignore_eos": True}), turns) for name in endpoints
+                await to_thread(drive, address, Target("nano", name, {"seed": 1, "ignore_eos": True}), turns)
+                for name in endpoints
             ]
             async with asyncio.timeout(30):
                 while len([line for line in lines if line["method"] == "POST"]) < 6:

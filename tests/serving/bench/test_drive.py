@@ -1,14 +1,15 @@
 """The load generator against a server whose every time is known: what it measures is what happened."""
 
 import asyncio
+import gc
 import json
 import time
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 import uvicorn
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from ramify.errors import ConfigError
+from ramify.serving.bench.address import Address
 from ramify.serving.bench.client import Target
 from ramify.serving.bench.drive import drive, tokens_per_word
 from ramify.serving.bench.plan import Session, Turn
@@ -84,7 +86,7 @@ def event(data: dict[str, Any]) -> bytes:
 
 
 @asynccontextmanager
-async def clockwork(server: Clockwork) -> AsyncIterator[httpx2.AsyncClient]:
+async def clockwork(server: Clockwork) -> AsyncIterator[Address]:
     routes = [Route("/v1/chat/completions", server.answer, methods=["POST"]), Route("/metrics", server.metrics)]
     web = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=0, log_level="critical"))
     task = asyncio.create_task(web.serve())
@@ -92,8 +94,7 @@ async def clockwork(server: Clockwork) -> AsyncIterator[httpx2.AsyncClient]:
         await asyncio.sleep(0.01)
     url = f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
     try:
-        async with httpx2.AsyncClient(base_url=url) as client:
-            yield client
+        yield Address.of(url)
     finally:
         web.should_exit = True
         await task
@@ -107,8 +108,8 @@ def sessions(count: int, every_s: float, turns: int = 1) -> list[Session]:
 
 async def test_what_is_measured_is_what_the_server_logged() -> None:
     server = Clockwork()
-    async with clockwork(server) as client:
-        load = await drive(client, TARGET, sessions(40, 0.01))
+    async with clockwork(server) as address:
+        load = await to_thread(drive, address, TARGET, sessions(40, 0.01))
     summary = summarise(load)
     assert (summary.completed, summary.failed, summary.total_output_tokens) == (40, 0, 160)
     logged = 1000 * np.array(server.log)
@@ -121,9 +122,9 @@ async def test_what_is_measured_is_what_the_server_logged() -> None:
 
 async def test_requests_that_were_due_while_the_server_stood_still_are_charged_with_the_wait() -> None:
     server = Clockwork()
-    async with clockwork(server) as client:
+    async with clockwork(server) as address:
         server.stalled_until_s = time.perf_counter() + 0.6
-        load = await drive(client, TARGET, sessions(12, 0.05), max_concurrency=2)
+        load = await to_thread(drive, address, TARGET, sessions(12, 0.05), max_concurrency=2)
     waits = [ttft_s(request) for request in load.requests]
     # Two are in flight while it stands still; each later one was due in that time and waited for the rest of it.
     for place, wait_s in enumerate(waits):
@@ -135,16 +136,16 @@ async def test_requests_that_were_due_while_the_server_stood_still_are_charged_w
 
 async def test_the_load_is_open_answers_that_do_not_come_keep_no_later_request_back() -> None:
     server = Clockwork(crowd=20)
-    async with clockwork(server) as client:
-        load = await drive(client, TARGET, sessions(20, 0.01))
+    async with clockwork(server) as address:
+        load = await to_thread(drive, address, TARGET, sessions(20, 0.01))
     assert server.most_at_once == 20
     assert all(request.ok for request in load.requests)
 
 
 async def test_a_turn_is_sent_with_all_before_it_once_its_pause_is_over() -> None:
     server = Clockwork()
-    async with clockwork(server) as client:
-        load = await drive(client, TARGET, sessions(1, 0.0, turns=3))
+    async with clockwork(server) as address:
+        load = await to_thread(drive, address, TARGET, sessions(1, 0.0, turns=3))
     spoken = [[message["role"] for message in body["messages"]] for body in server.bodies]
     assert spoken == [["user"], ["user", "assistant", "user"], ["user", "assistant", "user", "assistant", "user"]]
     assert server.bodies[1]["messages"][1]["content"] == "w0 w1 w2 w3 "
@@ -158,8 +159,8 @@ async def test_a_turn_is_sent_with_all_before_it_once_its_pause_is_over() -> Non
 
 async def test_what_fails_is_counted_by_its_reason_and_is_in_no_latency() -> None:
     server = Clockwork(fail_every=3)
-    async with clockwork(server) as client:
-        load = await drive(client, TARGET, sessions(9, 0.01))
+    async with clockwork(server) as address:
+        load = await to_thread(drive, address, TARGET, sessions(9, 0.01))
     summary = summarise(load, parse_goodput(["ttft:10000"]))
     assert (summary.completed, summary.failed) == (6, 3)
     [(reason, count)] = summary.errors.items()
@@ -171,14 +172,44 @@ async def test_what_fails_is_counted_by_its_reason_and_is_in_no_latency() -> Non
 
 
 async def test_a_word_is_as_many_tokens_as_the_server_counts() -> None:
-    async with clockwork(Clockwork()) as client:
-        assert await tokens_per_word(client, TARGET) == 2.0
-    async with clockwork(Clockwork(counts=False)) as client:
+    async with clockwork(Clockwork()) as address:
+        assert await to_thread(tokens_per_word, address, TARGET) == 2.0
+    async with clockwork(Clockwork(counts=False)) as address:
         with pytest.raises(ConfigError, match="tokens-per-word"):
-            await tokens_per_word(client, TARGET)
+            await to_thread(tokens_per_word, address, TARGET)
 
 
-async def test_a_server_that_is_not_there_is_said_to_be_so() -> None:
-    async with httpx2.AsyncClient(base_url="http://127.0.0.1:9") as client:
-        with pytest.raises(ConfigError, match="does not answer a first request"):
-            await tokens_per_word(client, TARGET)
+def test_a_server_that_is_not_there_is_said_to_be_so() -> None:
+    with pytest.raises(ConfigError, match=r"http://127.0.0.1:9 does not answer a first request: no connection"):
+        tokens_per_word(Address.of("http://127.0.0.1:9"), TARGET)
+
+
+async def test_a_slow_server_does_not_slow_the_schedule() -> None:
+    plan = [Session(0.013 * i, (Turn(f"say {i}", 4),)) for i in range(12)]
+    for first_s in (0.0, 0.3):
+        async with clockwork(Clockwork(first_s=first_s)) as address:
+            load = await to_thread(drive, address, TARGET, plan)
+        assert [request.intended_s - load.started_s for request in load.requests] == pytest.approx(
+            [session.at_s for session in plan], abs=1e-6
+        )
+        assert all(request.sent_s is not None and request.sent_s >= request.intended_s for request in load.requests)
+
+
+async def test_an_answer_that_takes_too_long_has_failed_and_keeps_nobody_waiting() -> None:
+    async with clockwork(Clockwork(crowd=99)) as address:
+        load = await to_thread(drive, replace(address, timeout_s=0.3), TARGET, sessions(3, 0.01))
+    assert [request.error for request in load.requests] == ["no whole answer within 0.3 s"] * 3
+    assert summarise(load).errors == {"no whole answer within 0.3 s": 3}
+
+
+async def test_requests_are_told_of_as_they_end_and_the_collector_is_on_again_afterwards() -> None:
+    told: list[str] = []
+    async with clockwork(Clockwork()) as address:
+        await to_thread(drive, address, TARGET, sessions(5, 0.01, turns=2), None, lambda each: told.append(each.text))
+    assert told == ["w0 w1 w2 w3 "] * 10
+    assert gc.isenabled()
+
+
+def test_nobody_may_be_in_flight_is_no_limit() -> None:
+    with pytest.raises(ConfigError, match="max_concurrency=0"):
+        drive(Address.of("http://127.0.0.1:9"), TARGET, sessions(1, 0.0), 0)

@@ -6,9 +6,10 @@ import pytest
 
 from ramify.errors import ConfigError
 from ramify.serving.bench.client import Measured
-from ramify.serving.bench.drive import Load, Moment
+from ramify.serving.bench.drive import Load
 from ramify.serving.bench.figures import draw_load
 from ramify.serving.bench.summary import parse_goodput, summarise, within
+from ramify.serving.bench.watch import Moment
 
 
 def request(intended_s: float, first_s: float, gap_s: float = 0.1, tokens: int = 5) -> Measured:

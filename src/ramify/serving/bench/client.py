@@ -1,16 +1,19 @@
-"""One streamed request, timed. While it runs only bytes and times are kept; they are read when it has ended, so that
-the generator takes as little of a shared machine as it can."""
+"""One request of the load: what is asked, and what its answer said when.
+
+While a run goes on only bytes and times are kept; they are read when nothing else is to be done.
+"""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    import httpx2
+import msgspec
+
+from ramify.serving.bench.address import Address
+from ramify.serving.bench.connection import Exchange
 
 Endpoint = Literal["chat", "completions"]
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
@@ -24,7 +27,7 @@ class Measured:
         intended_s: when it was to be sent. Latencies count from here: a late generator or a slow connection is not
             left out of them (no coordinated omission).
         sent_s: when it was sent.
-        token_times_s: when each piece of text came.
+        token_times_s: when each piece of generated text came: of the answer, of its reasoning, or of a tool call.
         ended_s: when the answer was whole.
         prompt_tokens, cached_tokens, output_tokens: as the server counts them; 0 where it does not say.
         text: the answer.
@@ -78,62 +81,104 @@ class Target:
         options = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": max_tokens}
         return json.dumps({"model": self.model, **prompt, **options, **self.extra_body}).encode()
 
-
-async def send(
-    client: httpx2.AsyncClient, target: Target, said: Sequence[str], max_tokens: int, intended_s: float, turn: int = 0
-) -> Measured:
-    """Send one request and follow its stream to the end. Never raises for what the server does."""
-    import httpx2
-
-    measured = Measured(intended_s, turn)
-    body = target.body(said, max_tokens)
-    pieces: list[tuple[float, bytes]] = []
-    measured.sent_s = time.perf_counter()
-    try:
-        headers = {"content-type": "application/json"}
-        async with client.stream("POST", _PATHS[target.endpoint], content=body, headers=headers) as response:
-            measured.status = response.status_code
-            measured.request_id = response.headers.get("x-request-id")
-            pieces.extend([(time.perf_counter(), data) async for data in response.aiter_raw()])
-    except (httpx2.HTTPError, TimeoutError, OSError) as error:
-        measured.error = f"{type(error).__name__}: {error}"
-    if measured.status is not None and measured.status != 200:
-        measured.error = (
-            f"HTTP {measured.status}: {b''.join(data for _, data in pieces)[:300].decode(errors='replace')}"
-        )
-    else:
-        _read(measured, pieces)
-    return measured
+    def request(self, address: Address, said: Sequence[str], max_tokens: int) -> bytes:
+        """The same with its head."""
+        return address.request(_PATHS[self.endpoint], self.body(said, max_tokens))
 
 
-def _read(measured: Measured, pieces: Sequence[tuple[float, bytes]]) -> None:
-    """Take the events out of what came."""
-    rest = b""
-    done = False
-    for at_s, data in pieces:
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            if not line.startswith(b"data:"):
-                continue
-            event = line[5:].strip()
-            if event == b"[DONE]":
-                done, measured.ended_s = True, at_s
-                continue
-            _read_event(measured, json.loads(event), at_s)
-    if not done and measured.error is None:
+def read_answer(measured: Measured, exchange: Exchange) -> Iterator[None]:
+    """Read what came, a little at each step, so that whoever reads can look up in between."""
+    measured.sent_s, measured.status, measured.error = exchange.sent_s, exchange.status, exchange.error
+    measured.request_id = exchange.headers.get("x-request-id")
+    if exchange.status not in (None, 200):
+        said = b"".join(data for _, data in exchange.pieces)[:300].decode(errors="replace")
+        measured.error = f"HTTP {exchange.status}: {said}"
+        return
+    for at_s, event in events_of(exchange.pieces):
+        if event == b"[DONE]":
+            measured.ended_s = at_s
+        elif event:
+            _read_event(measured, event, at_s)
+        yield
+    if measured.ended_s is None and measured.error is None:
         measured.error = "the stream ended before its [DONE]"
 
 
-def _read_event(measured: Measured, event: dict[str, Any], at_s: float) -> None:
-    if event.get("error"):
-        measured.error = str(event["error"].get("message", event["error"]))
-    for choice in event.get("choices") or ():
-        delta = choice.get("delta") or {}
-        text = choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
-        if text:
-            measured.text += text
+def events_of(pieces: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:
+    """The data of server-sent events, each with the time at which its last byte came; empty for a piece without any.
+
+    Lines may end in any of the three ways, events and line ends may be split over pieces, an event may have several
+    lines of data, and the last one need not be followed by an empty line.
+    """
+    rest = b""
+    data: list[bytes] = []
+    at_s = 0.0
+    for at_s, piece in pieces:
+        text = rest + piece
+        held = text.endswith(b"\r")  # perhaps the first half of a line's end
+        *lines, rest = (text[:-1] if held else text).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest += b"\r" if held else b""
+        for line in lines:
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif not line and data:
+                yield at_s, b"\n".join(data)
+                data.clear()
+        yield at_s, b""
+    if rest.startswith(b"data:"):
+        data.append(rest[5:].strip())
+    if data:
+        yield at_s, b"\n".join(data)
+
+
+def _read_event(measured: Measured, data: bytes, at_s: float) -> None:
+    try:
+        event = _DECODER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        measured.error = f"an event cannot be read ({error}): {data[:100].decode(errors='replace')}"
+        return
+    if event.error:
+        measured.error = str(event.error.get("message", event.error) if isinstance(event.error, dict) else event.error)
+    for choice in event.choices or ():
+        delta = choice.delta or _NOTHING
+        measured.text += choice.text or delta.content or ""
+        if choice.text or delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls:
             measured.token_times_s.append(at_s)
-    if usage := event.get("usage"):
-        measured.prompt_tokens = usage.get("prompt_tokens") or 0
-        measured.output_tokens = usage.get("completion_tokens") or 0
-        measured.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    if usage := event.usage:
+        measured.prompt_tokens = usage.prompt_tokens or 0
+        measured.output_tokens = usage.completion_tokens or 0
+        measured.cached_tokens = (usage.prompt_tokens_details or _Details()).cached_tokens or 0
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = None
+    delta: _Delta | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Event(msgspec.Struct):
+    """What counts in an event of a stream; servers add much else."""
+
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_NOTHING = _Delta()
+_DECODER = msgspec.json.Decoder(_Event)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ramify.evals.figures import COLOURS, DASHES, MARKERS, new_figure, save_figure, targets_of
-from ramify.serving.bench.drive import Load, Moment
+from ramify.serving.bench.drive import Load
 from ramify.serving.bench.summary import MEASURES
+from ramify.serving.bench.watch import Moment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
