@@ -37,19 +37,29 @@ wheels: $(VENV)/bin/pip ## wheels for all supported Pythons, in wheelhouse/
 	$(PIP) cibuildwheel
 	$(BIN)/cibuildwheel --output-dir wheelhouse
 
-# The kernels' tests with a build that ends on the first bad access or undefined operation.
+NATIVE_TESTS := tests/kernels tests/layers
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+BUILD_NATIVE = cmake -S csrc -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+
+# Builds that end on the first bad access, undefined operation or race. Variants that this processor cannot run are left out.
 SANITIZED := build/sanitized
-sanitize: $(VENV)/.dev ## the kernels' tests under AddressSanitizer and UBSan
-	cmake -S csrc -B $(SANITIZED) -DSANITIZE=address,undefined -DPython_EXECUTABLE=$(abspath $(BIN)/python)
-	cmake --build $(SANITIZED) -j
+RACES := build/races
+SANITIZERS := ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 TSAN_OPTIONS=allocator_may_return_null=1
+sanitize: $(VENV)/.dev ## the kernels' tests under AddressSanitizer and UBSan, the thread pool's also under ThreadSanitizer
+	$(BUILD_NATIVE) -B $(RACES) -DSANITIZE=thread
+	cmake --build $(RACES) -j $(JOBS) --target thread_pool_laws
+	$(SANITIZERS) $(RACES)/thread_pool_laws
+	$(BUILD_NATIVE) -B $(SANITIZED) -DSANITIZE=address,undefined -DWITH_AVX512=$(if $(shell grep -sm1 avx512_vnni /proc/cpuinfo),ON,OFF)
+	cmake --build $(SANITIZED) -j $(JOBS) --target all thread_pool_laws
+	$(SANITIZERS) $(SANITIZED)/thread_pool_laws
 	RAMIFY_TEST_NATIVE=$(SANITIZED) LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels $(ARGS)
+	$(SANITIZERS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(NATIVE_TESTS) tests/models/test_gguf.py tests/models/test_hostile_files.py $(ARGS)
 
 EMULATED := build/emulated
 emulate: $(VENV)/.dev ## the kernels' tests with the AVX-512 variants in emulation, for a processor without AVX-512
-	cmake -S csrc -B $(EMULATED) -DEMULATE_AVX512=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
-	cmake --build $(EMULATED) -j
-	RAMIFY_TEST_NATIVE=$(EMULATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/kernels $(ARGS)
+	$(BUILD_NATIVE) -B $(EMULATED) -DEMULATE_AVX512=ON
+	cmake --build $(EMULATED) -j $(JOBS)
+	RAMIFY_TEST_NATIVE=$(EMULATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(NATIVE_TESTS) $(ARGS)
 
 setup: $(VENV)/.dev $(VENV)/.docs ## everything a developer needs
 
@@ -68,9 +78,9 @@ $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt $(NATIVE)
 	touch $@ $(VENV)/.core
 
 # llama.cpp is compiled, which takes ten minutes. A peer that cannot be installed is named by the benchmark and left out.
-$(VENV)/.bench: constraints.txt | $(VENV)/bin/pip
-	-$(PIP) openvino-genai gguf
-	-CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(PIP) llama-cpp-python
+PEERS := openvino llamacpp
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	-for peer in $(PEERS); do CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(PIP) -e ".[$$peer]"; done
 	touch $@
 
 clean: ## the environment and everything that was built

@@ -1,12 +1,10 @@
 #include "attention/attention_plan.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
+
+#include "core/scratch.h"
 
 namespace ramify {
 namespace {
@@ -203,40 +201,14 @@ void AttentionPlan::add_item(AttentionWave& wave, std::size_t section, std::size
   wave.items.push_back(item);
 }
 
-namespace {
-
-struct Free {
-  void operator()(float* memory) const { std::free(memory); }
-};
-
-class Scratch {
- public:
-  float* get(std::size_t floats) {
-    if (floats > size_) {
-      const std::size_t bytes = divide_up(floats * sizeof(float), 64) * 64;
-      memory_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-      if (memory_ == nullptr) throw std::bad_alloc();
-      std::memset(memory_.get(), 0, bytes);
-      size_ = floats;
-    }
-    return memory_.get();
-  }
-
- private:
-  std::unique_ptr<float, Free> memory_;
-  std::size_t size_ = 0;
-};
-
-}  // namespace
-
 float* thread_scratch(std::size_t floats) {
   thread_local Scratch scratch;
-  return scratch.get(floats);
+  return static_cast<float*>(scratch.get(floats * sizeof(float)));
 }
 
 float* shared_scratch(std::size_t floats) {
   thread_local Scratch scratch;  // of the thread that calls attention
-  return scratch.get(floats);
+  return static_cast<float*>(scratch.get(floats * sizeof(float)));
 }
 
 }  // namespace ramify

@@ -7,6 +7,8 @@ namespace ramify {
 namespace portable { const Operators& operators(); }
 #if defined(RAMIFY_X86)
 namespace avx2 { const Operators& operators(); }
+#endif
+#if RAMIFY_WITH_AVX512
 namespace avx512 { const Operators& operators(); }
 namespace avx512bf16 { const Operators& operators(); }
 #endif
@@ -18,7 +20,7 @@ struct Variant {
   const Operators* operators;
 };
 
-#if defined(RAMIFY_X86)
+#if RAMIFY_WITH_AVX512
 bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
@@ -31,11 +33,13 @@ std::vector<Variant> find_variants() {
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (has_avx2) found.push_back({"avx2", &avx2::operators()});
+#if RAMIFY_WITH_AVX512
   const bool emulated = has_avx2 && RAMIFY_EMULATED_AVX512;
   if (emulated || (has_avx2 && has_avx512())) found.push_back({"avx512", &avx512::operators()});
   if (emulated || (has_avx2 && has_avx512() && __builtin_cpu_supports("avx512bf16"))) {
     found.push_back({"avx512bf16", &avx512bf16::operators()});
   }
+#endif
 #endif
   return found;
 }

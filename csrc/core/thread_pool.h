@@ -16,7 +16,8 @@ void run_loop(std::size_t items, std::size_t grain, LoopBody body, void* context
 }  // namespace detail
 
 // Calls body(begin, end) for disjoint ranges that cover [0, items), each of at most `grain` items, and returns when all
-// are done. A loop inside of a loop, or beside that of another thread, runs on its own thread alone.
+// are done. A loop inside of a loop, or beside that of another thread, runs on its own thread alone. The first exception of
+// a body comes out of the call, when no thread is in a body any more; ranges that had not begun are left out then.
 template <class Body>
 void parallel_for(std::size_t items, std::size_t grain, Body&& body) {
   using Plain = std::remove_reference_t<Body>;

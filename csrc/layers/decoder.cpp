@@ -14,10 +14,7 @@ constexpr std::size_t ELEMENTS_AT_ONCE = 8192;
 // Rows of the MLP at once: enough to be worth reading the weights again, few enough for its wide results to stay small.
 constexpr std::size_t MLP_ROWS = 256;
 
-float* at_least(std::vector<float>& memory, std::size_t size) {
-  if (memory.size() < size) memory.resize(size);
-  return memory.data();
-}
+float* at_least(Scratch& memory, std::size_t floats) { return static_cast<float*>(memory.get(floats * sizeof(float))); }
 
 void reorder(const float* x, const std::int64_t* order, std::size_t rows, std::size_t columns, float* out) {
   parallel_for(rows, 1 + ELEMENTS_AT_ONCE / columns, [=](std::size_t begin, std::size_t end) {
@@ -72,9 +69,9 @@ void DecoderStack::run(const AttentionPlan& plan, const DecoderBatch& batch) {
 void DecoderStack::attend(const DecoderLayer& layer, const KVLayer& cache, const AttentionPlan& plan,
                           const DecoderBatch& batch) {
   const std::size_t width = heads_.query_heads * heads_.head_dim;
-  norm(layer.attention_norm, batch.x, batch.rows);
+  const float* normed = norm(layer.attention_norm, batch.x, batch.rows);
   float* qkv = at_least(projected_, batch.rows * layer.qkv.rows());
-  multiply(layer.qkv, normed_.data(), batch.rows, nullptr, qkv);
+  multiply(layer.qkv, normed, batch.rows, nullptr, qkv);
   float* queries = at_least(queries_, batch.rows * width);
   const HeadsInput input{qkv, layer.query_norm, layer.key_norm, eps_, batch.cosines, batch.sines, batch.slots};
   operators().rotary.place_heads(input, heads_, batch.rows, cache, queries);
@@ -84,17 +81,18 @@ void DecoderStack::attend(const DecoderLayer& layer, const KVLayer& cache, const
 }
 
 void DecoderStack::mlp(const DecoderLayer& layer, float* x, std::size_t rows) {
-  norm(layer.mlp_norm, x, rows);
+  const float* normed = norm(layer.mlp_norm, x, rows);
   float* gate_up = at_least(projected_, rows * layer.gate_up.rows());
-  multiply(layer.gate_up, normed_.data(), rows, nullptr, gate_up);
+  multiply(layer.gate_up, normed, rows, nullptr, gate_up);
   float* activated = at_least(activated_, rows * layer.down.columns());
   operators().activation.silu_and_multiply(gate_up, rows, layer.down.columns(), activated);
   multiply(layer.down, activated, rows, x, x);
 }
 
-void DecoderStack::norm(const float* weight, const float* x, std::size_t rows) {
+const float* DecoderStack::norm(const float* weight, const float* x, std::size_t rows) {
   float* normed = at_least(normed_, rows * hidden());
   operators().norm.rms_norm(x, nullptr, weight, eps_, rows, hidden(), nullptr, normed);
+  return normed;
 }
 
 void DecoderStack::multiply(const Projection& projection, const float* x, std::size_t rows, const float* residual, float* out) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "attention/attention_plan.h"
+#include "core/scratch.h"
 #include "gemm/gemm_float.h"
 #include "gemm/gemm_int.h"
 #include "attention/kv_types.h"
@@ -63,7 +64,7 @@ class DecoderStack {
   std::size_t hidden() const { return layers_.front().qkv.columns(); }
   void attend(const DecoderLayer& layer, const KVLayer& cache, const AttentionPlan& plan, const DecoderBatch& batch);
   void mlp(const DecoderLayer& layer, float* x, std::size_t rows);
-  void norm(const float* weight, const float* x, std::size_t rows);
+  const float* norm(const float* weight, const float* x, std::size_t rows);
   void multiply(const Projection& projection, const float* x, std::size_t rows, const float* residual, float* out);
 
   HeadsShape heads_;
@@ -71,7 +72,7 @@ class DecoderStack {
   float eps_;
   std::vector<DecoderLayer> layers_;
   std::vector<KVLayer> cache_;
-  std::vector<float> normed_, projected_, queries_, attended_, activated_, ordered_;
+  Scratch normed_, projected_, queries_, attended_, activated_, ordered_;
 };
 
 }  // namespace ramify

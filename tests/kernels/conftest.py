@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
 from ramify.kernels.native import extension
 
-
-def _load_another_build(folder: str) -> None:
-    """Take the compiled module from a build folder, such as that of `make sanitize`."""
-    path = next(Path(folder).glob("_native*.so"))
-    spec = importlib.util.spec_from_file_location("ramify.kernels._native", path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["ramify.kernels._native"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-
-if "RAMIFY_TEST_NATIVE" in os.environ:
-    _load_another_build(os.environ["RAMIFY_TEST_NATIVE"])
 _NATIVE = extension()
 
 
