@@ -27,7 +27,7 @@ from benchmarks.lab.tournament import COLD, MEMORY, SEARCH, Field, run_cold_star
 from benchmarks.lab.workloads import FULL, QUICK, SMOKE, Workload
 
 KL, OPERATORS, RATES, LIMITS, ENGINES = "kl", "operators", "rates", "limits", "engines"
-PAGE_BEGINS, PAGE_ENDS = "<!-- tables of benchmarks.lab begin -->", "<!-- tables of benchmarks.lab end -->"
+PAGE_BEGINS, PAGE_ENDS = "<!-- {} begin -->", "<!-- {} end -->"
 PARTS = (RATES, SEARCH, COLD, MEMORY, OPERATORS, KL)
 
 
@@ -41,7 +41,7 @@ class Size:
         rounds: of each.
         memory: sequences, and tokens of each, whose memory is.
         patience_s: see `Field`.
-        memory_bits: only engines of such weights are asked for their memory; None: all.
+        memory_bits: if all engines take part, only those of such weights are asked for their memory; None: all.
     """
 
     workloads: tuple[Workload, ...]
@@ -65,7 +65,7 @@ class Size:
 
 SIZES = {
     "full": Size(FULL, SearchSize(), 5, (32, 1024)),
-    "quick": Size(QUICK, SearchSize(prompt=256, step=4, levels=4), 3, (32, 1024), 30.0, memory_bits=4),
+    "quick": Size(QUICK, SearchSize(step=8, levels=4), 3, (32, 1024), 30.0, memory_bits=4),
     "smoke": Size(SMOKE, SearchSize(prompt=64, width=4, branches=2, step=4, levels=2), 1, (4, 64)),
 }
 
@@ -96,7 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 def measure(folder: Path, size: Size, records: Records, options: argparse.Namespace) -> None:
     """Everything that was asked for and is not there yet."""
     print(f"load average before: {os.getloadavg()}; for numbers to keep it is near 0", flush=True)
-    machine = {"load": os.getloadavg()[0], "processor": _processor(), "python": platform.python_version()}
+    machine = {
+        "load": os.getloadavg()[0],
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "kernels": _kernels(),
+    }
+    print(f"ramify's kernels: {machine['kernels']}", flush=True)
     records.add(Record("machine", 0, 0, "", None, "", more=machine))
     kinds = _there(pick(options.engines), folder, records)
     cores = sorted(os.sched_getaffinity(0))
@@ -107,12 +114,11 @@ def measure(folder: Path, size: Size, records: Records, options: argparse.Namesp
         rounds = options.rounds or size.rounds
         field = Field(folder, kinds, cores[-threads:], rounds, records, options.patience or size.patience_s)
         wanted = [work for work in size.workloads if not options.only or work.name in options.only]
-        if RATES in options.parts:
-            run_workloads(field, wanted, size.search if SEARCH in options.parts else None)
+        run_workloads(field, wanted if RATES in options.parts else [], size.search if SEARCH in options.parts else None)
         if COLD in options.parts:
             run_cold_starts(field)
         if MEMORY in options.parts and threads == max(options.threads):
-            run_memory(field, *size.memory, size.memory_bits)
+            run_memory(field, *size.memory, size.memory_bits if options.engines == "all" else None)
         if OPERATORS in options.parts:
             from benchmarks.lab.operators import measure_operators
 
@@ -141,14 +147,18 @@ def refresh_page(page: Path, records: Records, name: str, size: Size, threads: S
         SystemExit: the page has no such marks.
     """
     text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(PAGE_BEGINS)
-    _, end, after = rest.partition(PAGE_ENDS)
+    begins, ends = PAGE_BEGINS.format(name), PAGE_ENDS.format(name)
+    before, begin, rest = text.partition(begins)
+    _, end, after = rest.partition(ends)
     if not begin or not end:
-        raise SystemExit(f"{page} has no {PAGE_BEGINS} ... {PAGE_ENDS}: put both where the tables shall stand")
+        raise SystemExit(f"{page} has no {begins} ... {ends}: put both where the tables of {name} shall stand")
     picture = page.parent / "assets" / f"speed-{name}.svg"
     plot(records, size.titles, threads, [picture], name)
     machine = records.more("machine")[-1].more
-    lead = f"{name}, random weights, on {len(os.sched_getaffinity(0))} cores of a {machine['processor']}."
+    lead = (
+        f"### {name}\n\nRandom weights, on {machine['cores']} cores of a {machine['processor']}; "
+        f"ramify's kernels: {machine['kernels']}."
+    )
     image = f"![Every engine beside the best peer](assets/{picture.name})"
     tables = markdown(records, size.titles, threads)
     page.write_text(f"{before}{begin}\n\n{lead}\n\n{image}\n\n{tables}\n{end}{after}", encoding="utf-8")
@@ -211,6 +221,14 @@ def _limits(field: Field) -> dict[str, float]:
     print(f"{field.threads} threads, limits: {limits}", flush=True)
     field.records.add(Record(LIMITS, field.threads, 0, "", None, "", more=limits))
     return limits
+
+
+def _kernels() -> str:
+    """Which of ramify's kernels run here: without native ones its numbers are those of the torch references."""
+    from ramify.kernels.native import extension, why_not
+
+    module = extension()
+    return f"none, only torch: {why_not()}" if module is None else str(module.isa())
 
 
 def _processor() -> str:

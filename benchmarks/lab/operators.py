@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.lab.records import Record
 from benchmarks.lab.tournament import Field
 from benchmarks.lab.turns import environment
+from ramify.kernels.native import extension, why_not
 
 _ROWS = (1, 8, 32, 512)
 _BEYOND_CACHES = 160 * 2**20
@@ -51,6 +52,9 @@ class Measured:
 def measure_operators(field: Field, limits: dict[str, float]) -> None:
     """Measure in a pinned process of its own, and keep each operator's share of the limits."""
     if not limits or any(record.threads == field.threads for record in field.records.more("operator")):
+        return
+    if extension() is None:
+        print(f"operators are not measured, for they are torch's: {why_not()}", flush=True)
         return
     command = [sys.executable, "-m", "benchmarks.lab.operators", str(field.folder), str(field.threads)]
     command.append(",".join(map(str, field.cores)))
@@ -101,7 +105,8 @@ def _products(folder: Path) -> Iterator[Measured]:
                         linear(given, matrix)
 
                 operations = 2.0 * count * sum(rows * columns for rows, columns in shapes)
-                yield Measured(f"{name}, {form}, {count} rows", _seconds(call), operations, size, unit)
+                title = f"{name}, {form}, {count} row{'s' * (count > 1)}"
+                yield Measured(title, _seconds(call), operations, size, unit)
 
 
 def _packed(form: str, shape: tuple[int, int]) -> Any:
@@ -215,8 +220,6 @@ def _seconds(call: Callable[[int], object]) -> float:
 def _main(folder: Path, threads: int, cores: Sequence[int]) -> None:
     os.sched_setaffinity(0, cores)
     import torch
-
-    from ramify.kernels.native import extension
 
     torch.set_num_threads(threads)
     module = extension()

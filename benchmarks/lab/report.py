@@ -62,7 +62,7 @@ def best_ratio(records: Records, workload: str, threads: int, bits: int | None =
 
 def markdown(records: Records, titles: dict[str, str], threads: Sequence[int]) -> str:
     """All tables of one model."""
-    parts = [_ratios_table(records, titles, threads)]
+    parts = [_ratios_table(records, titles, number) for number in threads]
     parts += [_rates_table(records, titles, number) for number in threads]
     parts.append(_memory_table(records))
     parts.append(_divergence_table(records))
@@ -95,23 +95,32 @@ def summary(records: Records, titles: dict[str, str], threads: Sequence[int]) ->
     return found
 
 
-def _ratios_table(records: Records, titles: dict[str, str], threads: Sequence[int]) -> str:
-    head = ["workload"]
-    for number in threads:
-        named = f"{number} thread" + "s" * (number > 1)
-        head += [f"{named}: best of each", "4 bits", "8 bits", "16 bits", "best ramify, best peer"]
-    rows = []
+def _ratios_table(records: Records, titles: dict[str, str], threads: int) -> str:
+    """Best against best, then like against like; a column that nothing stands in is left out."""
+    columns: dict[str, dict[str, str]] = {title: {} for title in ("best of each", *_BITS.values(), "whose")}
     for workload, title in titles.items():
-        row, known = [title], False
-        for number in threads:
-            whole = best_ratio(records, workload, number)
-            known = known or whole is not None
-            each = [best_ratio(records, workload, number, bits) for bits in (4, 8, 16)]
-            row += [_bold(whole), *map(_plain, each)]
-            row.append("" if whole is None else f"{KINDS[whole.ours].label}, {KINDS[whole.peer].label}")
-        if known:
-            rows.append(row)
-    return _table(head, rows) if rows else ""
+        whole = best_ratio(records, workload, threads)
+        if whole is None:
+            continue
+        columns["best of each"][title] = f"**{whole.median:.2f}**{str(whole)[4:]}"
+        columns["whose"][title] = f"{KINDS[whole.ours].label}, {KINDS[whole.peer].label}"
+        each = {column: best_ratio(records, workload, threads, bits) for bits, column in _BITS.items()}
+        for column, ratio in each.items():
+            if ratio is not None:
+                columns[column][title] = str(ratio)
+    shown = {name: cells for name, cells in columns.items() if cells}
+    rows = [[title, *(cells.get(title, "") for cells in shown.values())] for title in columns["best of each"]]
+    if not rows:
+        return ""
+    lead = f"{_threads(threads)}: how many times the best peer's number ramify's is, median (range over the rounds)."
+    return lead + "\n\n" + _table(["workload", *shown], rows)
+
+
+_BITS = {4: "4 bits", 8: "8 bits", 16: "16 bits"}
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread" + "s" * (number > 1)
 
 
 def _rates_table(records: Records, titles: dict[str, str], threads: int) -> str:
@@ -125,8 +134,7 @@ def _rates_table(records: Records, titles: dict[str, str], threads: int) -> str:
             rows.append(
                 [title, *(_spread(list(values[name].values()), workload) if name in values else "" for name in names)]
             )
-    named = f"{threads} thread" + "s" * (threads > 1)
-    lead = f"On {named}, median (range): tokens per second; seconds of a cold start; MB of memory."
+    lead = f"{_threads(threads)}, the numbers themselves: tokens per second; seconds of a cold start; MB of memory."
     return lead + "\n\n" + _table(["workload", *(KINDS[name].label for name in names)], rows)
 
 
@@ -156,21 +164,23 @@ def _divergence_table(records: Records) -> str:
 
 
 def _operators_table(records: Records) -> str:
-    found = records.more("operator")
-    if not found:
+    cells: dict[str, dict[int, str]] = {}
+    for record in records.more("operator"):
+        if record.value is not None:
+            reached = f"{record.value:,.1f} {record.unit}, {record.more['share']:.0%}"
+            cells.setdefault(record.engine, {})[record.threads] = reached
+    limits = {record.threads: record.more for record in records.more("limits")}
+    threads = sorted({number for row in cells.values() for number in row})
+    if not threads:
         return ""
-    rows = [
-        [record.engine, str(record.threads), f"{record.value:,.1f}", record.unit, f"{record.more['share']:.0%}"]
-        for record in found
-        if record.value is not None
+    known = [
+        f"{_threads(number)}: " + ", ".join(f"{name.replace('_', ' ')} {size:,.0f}" for name, size in sizes.items())
+        for number, sizes in limits.items()
     ]
-    limits = [
-        f"{record.threads} thread{'s' * (record.threads > 1)}: "
-        + ", ".join(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in record.more.items())
-        for record in records.more("limits")
-    ]
-    table = _table(["operator", "threads", "reached", "unit", "of the machine's limit"], rows)
-    return "Limits measured in the same run: " + "; ".join(limits) + ".\n\n" + table
+    lead = "What each of ramify's operators reaches, and its share of the machine's limit."
+    rows = [[name, *(row.get(number, "") for number in threads)] for name, row in cells.items()]
+    table = _table(["operator", *map(_threads, threads)], rows)
+    return f"{lead} Limits measured in the same run: {'; '.join(known)}.\n\n{table}"
 
 
 def _notes(records: Records, titles: dict[str, str], threads: Sequence[int]) -> list[str]:
@@ -242,14 +252,6 @@ def _spread(values: Sequence[float], workload: str) -> str:
 
 def _megabytes(size: float | None) -> str:
     return "" if size is None else f"{size / 1e6:,.0f}"
-
-
-def _plain(ratio: Ratio | None) -> str:
-    return "" if ratio is None else str(ratio)
-
-
-def _bold(ratio: Ratio | None) -> str:
-    return "" if ratio is None else f"**{ratio.median:.2f}**{str(ratio)[4:]}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -83,6 +83,8 @@ class Field:
 
 def run_workloads(field: Field, workloads: Sequence[Workload], size: SearchSize | None) -> None:
     """All rates. An engine that fails in a workload is noted and started anew for the next."""
+    if not workloads and size is None:
+        return
     plans = [(workload.name, _rate_job(field, workload), workload.capacity) for workload in workloads]
     if size is not None:
         plans.append((SEARCH, _search_job(field, size), search_capacity(size)))
@@ -120,14 +122,13 @@ def run_cold_starts(field: Field) -> None:
 
 def run_memory(field: Field, batch: int, context: int, bits: int | None = None) -> None:
     """The most resident memory of a batch, beyond the weights; with `bits`, of engines with such weights."""
-    if not field.missing_rounds(MEMORY):
-        return
+    done = {record.engine for record in field.records.more(MEMORY) if record.threads == field.threads}
     new_tokens = 8
     arrivals = [
         Arrival(0.0, Request(random_ids(context - new_tokens, field.vocabulary, 7, row), new_tokens))
         for row in range(batch)
     ]
-    for kind in field.kinds:
+    for kind in (kind for kind in field.kinds if kind.name not in done):
         try:
             if bits not in (None, kind.bits):
                 raise MissingError(f"left out: of a short run only engines with {bits}-bit weights are asked")
@@ -209,8 +210,10 @@ def _measuring(
     def work() -> None:
         if kind.name not in workers:
             raise BrokenEngineError("it failed in an earlier round")
+        started = time.perf_counter()
         answer = workers[kind.name].ask(**job.each(number))
-        field.note(name, number, kind, job.rate(answer), "tokens/s", "", load=os.getloadavg()[0])
+        took = time.perf_counter() - started
+        field.note(name, number, kind, job.rate(answer), "tokens/s", "", load=os.getloadavg()[0], seconds=took)
 
     return work
 
