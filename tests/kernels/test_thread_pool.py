@@ -1,4 +1,4 @@
-"""What the threads of the operators do where something is wrong: no memory for an operator, or another way of counting."""
+"""What the threads of the operators do where something is wrong: no memory for an operator, or a mode that flushes."""
 
 from __future__ import annotations
 
