@@ -240,8 +240,13 @@ class SamplingParams:
         return self.temperature == 0
 
     def with_(self, **changes: Any) -> SamplingParams:
-        """A copy with some fields changed."""
+        """A copy with some fields changed; itself where they are what they were."""
+        if all(getattr(self, name, _NOTHING) is value for name, value in changes.items()):
+            return self
         return replace(self, **changes)
+
+
+_NOTHING = object()
 
 
 def _is_int(value: object) -> bool:

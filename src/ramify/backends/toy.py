@@ -26,6 +26,7 @@ RewardTable = Callable[[TokenIds], float]
 _UNDERSTOOD = {"temperature", "max_tokens", "stop", "stop_strings", "stop_token_ids", "logprobs"}
 _UNDERSTOOD |= {"include_stop_str_in_output", "seed", "skip_special_tokens", "detokenize"}
 _UNDERSTOOD |= {"top_p", "top_k", "allowed_token_ids"}
+_USUAL = {field.name: getattr(SamplingParams(), field.name) for field in fields(SamplingParams)}
 _LEAST_LOGPROB = -100.0
 """What an impossible token counts in a mean over the vocabulary, which would be infinite otherwise."""
 
@@ -74,6 +75,8 @@ class ToyBackend:
         self._read: dict[BranchKey, set[tuple[str, BranchKey]]] = {}
         self._running: dict[BranchKey, set[asyncio.Task[Node]]] = {}
         self._held: dict[BranchKey, Node] = {}
+        spoken = [token for token, text in enumerate(model.texts) if text]
+        self._longest_first = sorted(spoken, key=lambda token: -len(model.texts[token]))
 
     async def root(self, prompt: Prompt, key: BranchKey, usage: Usage | None = None, model: str | None = None) -> Node:
         """The root over a prompt. The table does not depend on the prompt; its tokens only count."""
@@ -183,18 +186,14 @@ class ToyBackend:
 
     def encode(self, text: str, model: str | None = None) -> TokenIds:
         """Tokens of a text, the longest match first. Raises `RequestError` for a text that has none."""
-        by_length = sorted((t for t in range(len(self.model.texts)) if self.model.texts[t]), key=self._text_length)
         tokens: list[int] = []
         while text:
-            match = next((token for token in by_length if text.startswith(self.model.texts[token])), None)
+            match = next((token for token in self._longest_first if text.startswith(self.model.texts[token])), None)
             if match is None:
                 raise RequestError(f"{text!r} is no text of the toy model's tokens {self.model.texts!r}")
             tokens.append(match)
             text = text[len(self.model.texts[match]) :]
         return tuple(tokens)
-
-    def _text_length(self, token: int) -> int:
-        return -len(self.model.texts[token])
 
     async def _continue(self, parent: Node, key: BranchKey, params: SamplingParams, step_end: StepEnd | None) -> Node:
         try:
@@ -314,9 +313,8 @@ class ToyBackend:
             raise RequestError(f"the node is finished ({node.finish_reason}); only open nodes can be extended")
         if node.key not in self.live:
             raise RequestError("the node was released; keep it until its last extension")
-        default = SamplingParams()
-        for name in (field.name for field in fields(params)):
-            if name not in _UNDERSTOOD and getattr(params, name) != getattr(default, name):
+        for name, usual in _USUAL.items():
+            if name not in _UNDERSTOOD and getattr(params, name) != usual:
                 raise CapabilityError(f"the toy model does not know {name}={getattr(params, name)!r}: leave it out")
 
 
@@ -334,6 +332,8 @@ def _restricted(chances: FloatArray, params: SamplingParams) -> tuple[FloatArray
         if not chances.any():
             raise EngineError("no token can be drawn: allowed_token_ids forbid all of them")
         log_mass = float(np.log(chances.sum()))
+    if params.top_k <= 0 and params.top_p == 1:
+        return chances, log_mass
     order = np.argsort(-chances, kind="stable")
     keep = len(order) if params.top_k <= 0 else min(params.top_k, len(order))
     if params.top_p < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ramify.backends.base import Usage
@@ -78,4 +78,5 @@ class Ledger:
 
     def to_dict(self) -> dict[str, Any]:
         """All entries and `total_tokens`, for JSON."""
-        return {**asdict(self), "total_tokens": self.total_tokens}
+        entries = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**entries, "total_tokens": self.total_tokens}

@@ -56,7 +56,8 @@ async def solve(
     equivalence = equivalence or MarkedAnswer()
     suffix, reserve = _forced_answer(strategy, budget)
     context = Context(problem, backend, key, strategy.sampling, budget, equivalence, listener, reserve)
-    context.emit(Started(problem.id, describe(strategy), seed, _shown(problem.prompt)))
+    spec = describe(strategy)
+    context.emit(Started(problem.id, spec, seed, _shown(problem.prompt)))
     run = asyncio.create_task(strategy.run(problem, context))
     try:
         stopped = await _stopped_by(run, budget.seconds, cancel)
@@ -71,7 +72,7 @@ async def solve(
         await asyncio.gather(run, return_exceptions=True)
         await context.close()
     context.check()
-    result = replace(result, ledger=context.ledger(), problem_id=problem.id, strategy=describe(strategy))
+    result = replace(result, ledger=context.ledger(), problem_id=problem.id, strategy=spec)
     context.emit(Stopped(result.stop_reason, result.ledger.total_tokens, result.ledger.to_dict()))
     return result
 
