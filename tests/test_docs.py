@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,14 @@ TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a `ramify` and a `python` that start at once (see `warm_python`)."""
+def commands(tmp_path_factory: pytest.TempPathFactory, warm_python: str) -> Path:
+    """A folder with a `ramify` and a `python` that start at once."""
     folder = tmp_path_factory.mktemp("commands")
-    door = folder / "door"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    warm = [sys.executable, "-m", "tests.warm_python", str(door)]
-    with subprocess.Popen(warm, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"ready\n"
-        for name, program in (("ramify", "ramify"), ("python", "")):
-            asker = f"{sys.executable} -S {ROOT / 'tests' / 'warm_python.py'} {door} {program}"
-            (folder / name).write_text(f'#!/bin/sh\nexec {asker} "$@"\n')
-            (folder / name).chmod(0o755)
-        yield folder
-        server.kill()
+    for name, program in (("ramify", "ramify"), ("python", "")):
+        asker = f"{sys.executable} -S {ROOT / 'tests' / 'warm_python.py'} {warm_python} {program}"
+        (folder / name).write_text(f'#!/bin/sh\nexec {asker} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
 
 
 def run(command: list[str], folder: Path, commands: Path) -> None:

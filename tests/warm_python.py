@@ -1,10 +1,13 @@
 """A Python that has imported the heavy libraries already, and forks for each program: starting one costs nothing more.
 
-The pages of the docs run some sixty programs, each of which would spend seconds on importing torch. A program runs
-as it would by itself: in a process, a folder and an environment of its own, with its own standard streams.
+The pages of the docs run some sixty programs, other tests kill theirs again and again, and each would spend seconds
+on importing torch. A program runs as it would by itself: in a process, a folder and an environment of its own, with its
+own standard streams.
 
     python -m tests.warm_python SOCKET          serve
     python -m tests.warm_python SOCKET ARGS...  run: `-c CODE`, a script's path, or `ramify` and its arguments
+
+`Program` is the second for tests that want its process.
 """
 
 from __future__ import annotations
@@ -12,21 +15,25 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import socket
 import struct
 import sys
+from collections.abc import Mapping, Sequence
 
-_STATUS = struct.Struct("!i")
+_NUMBER = struct.Struct("!i")
 
 
 def serve(path: str) -> None:
     """Take programs until the end of standard input."""
-    import matplotlib.figure  # noqa: F401
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg  # noqa: F401
     import torch  # noqa: F401
 
     import ramify.backends.local
     import ramify.cli.main
     import ramify.evals.runner
+    import ramify.serving.launch
     import ramify.strategies  # noqa: F401
 
     with socket.socket(socket.AF_UNIX) as door:
@@ -53,8 +60,9 @@ def _serve_one(caller: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(asked["environment"])
         os._exit(_run(asked["arguments"]))
+    caller.sendall(_NUMBER.pack(child))
     _, status = os.waitpid(child, 0)
-    caller.sendall(_STATUS.pack(os.waitstatus_to_exitcode(status)))
+    caller.sendall(_NUMBER.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 
@@ -93,17 +101,66 @@ def _reap() -> None:
         pass
 
 
-def ask(path: str, arguments: list[str]) -> int:
-    """Have a program run; its exit code."""
-    asked = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
-    with socket.socket(socket.AF_UNIX) as server:
-        server.connect(path)
-        socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
-        status = server.recv(_STATUS.size)
-    return int(_STATUS.unpack(status)[0])
+class Program:
+    """A program that runs.
+
+    Args:
+        path: the socket of the Python that forks it.
+        arguments: see above.
+        environment: ours unless told otherwise.
+        streams: its standard ones, as file descriptors.
+
+    Attributes:
+        pid: its process.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        streams: Sequence[int] = (0, 1, 2),
+    ) -> None:
+        asked = {"arguments": [*arguments], "folder": os.getcwd(), "environment": {**(environment or os.environ)}}
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(path)
+        socket.send_fds(self._server, [json.dumps(asked).encode()], [*streams])
+        self.pid = self._number()
+        self._code: int | None = None
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Its exit code when it has ended; minus the signal's number if one ended it.
+
+        Raises:
+            TimeoutError: it runs on.
+        """
+        if self._code is None:
+            self._server.settimeout(timeout_s)
+            self._code = self._number()
+            self._server.close()
+        return self._code
+
+    def poll(self) -> int | None:
+        """The same; None while it runs."""
+        try:
+            return self.wait(0.0)
+        except (BlockingIOError, TimeoutError):
+            return None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send one unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        self.send_signal(signal.SIGKILL)
+
+    def _number(self) -> int:
+        return int(_NUMBER.unpack(self._server.recv(_NUMBER.size))[0])
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2:
         serve(sys.argv[1])
-    sys.exit(ask(sys.argv[1], sys.argv[2:]))
+    sys.exit(Program(sys.argv[1], sys.argv[2:]).wait())

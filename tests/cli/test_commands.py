@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import Run, json_lines
 
+WARM_PYTHON = Path(__file__).parents[1] / "warm_python.py"
 QUESTION = "Tom has 12 apples and buys 7 more. How many are left?"
 
 
@@ -198,8 +199,8 @@ def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert "interrupted" in result.stderr
 
 
-def test_a_reader_that_goes_away_brings_no_traceback() -> None:
-    command = f"{sys.executable} -c 'from ramify.cli.main import app; app()' techniques --json | true"
+def test_a_reader_that_goes_away_brings_no_traceback(warm_python: str) -> None:
+    command = f"{sys.executable} {WARM_PYTHON} {warm_python} ramify techniques --json | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stderr == ""

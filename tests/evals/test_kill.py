@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from ramify.evals.runner import Evaluation, evaluate
 from ramify.evals.sizing import opened
 from ramify.strategies import parse_strategy
 from tests.evals.toy_task import PROBLEMS, ToyTask, make_backend
+from tests.warm_python import Program
 
 COMMAND = (
     "eval", "-t", "countdown", "-p", "6", "--budgets", "60,120", "-s", "sample:temperature=0", "-s", "best-of-n",
@@ -29,24 +28,21 @@ RECORDS = 6 * 6
 TIMEOUT_S = 240
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    run = "import sys; from ramify.cli.main import app; sys.argv[0] = 'ramify'; app()"
+def start(python: str, folder: Path) -> Program:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", run, *COMMAND, "-o", str(folder)],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    with open(os.devnull, "r+b") as nothing:
+        return Program(python, ["ramify", *COMMAND, "-o", str(folder)], environment, [nothing.fileno()] * 3)
 
 
 def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def kill_after(folder: Path, records: int) -> None:
+def kill_after(python: str, folder: Path, records: int) -> None:
     """Start a run and kill it, without warning, once its journal has grown by so many records."""
     journal = folder / "results.jsonl"
     wanted = lines(journal) + records
-    process = start(folder)
+    process = start(python, folder)
     deadline = time.monotonic() + TIMEOUT_S
     while lines(journal) < wanted:
         assert process.poll() is None, "the run ended before it could be killed"
@@ -56,14 +52,14 @@ def kill_after(folder: Path, records: int) -> None:
     assert process.wait(TIMEOUT_S) == -signal.SIGKILL
 
 
-def test_a_run_killed_twice_ends_in_the_report_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_run_killed_twice_ends_in_the_report_of_an_undisturbed_one(tmp_path: Path, warm_python: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(whole).wait(TIMEOUT_S) == 0
-    kill_after(killed, 12)  # while sizes are fitted
-    kill_after(killed, 40)  # while problems are evaluated
+    assert start(warm_python, whole).wait(TIMEOUT_S) == 0
+    kill_after(warm_python, killed, 12)  # while sizes are fitted
+    kill_after(warm_python, killed, 40)  # while problems are evaluated
     assert not (killed / "report.json").exists()
     before = (killed / "results.jsonl").read_bytes()
-    assert start(killed).wait(TIMEOUT_S) == 0
+    assert start(warm_python, killed).wait(TIMEOUT_S) == 0
     for name in ("report.json", "plot.svg", "plot.png"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     data = (killed / "results.jsonl").read_bytes()

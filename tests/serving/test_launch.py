@@ -8,8 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,28 +22,20 @@ from ramify.serving.draining import Draining
 from ramify.serving.launch import EXIT_CUT_OFF, Ports, Stop, _drain
 from tests.serving.edge_server import bearer
 from tests.serving.test_tls import make_certificate
+from tests.warm_python import Program
 
 KEY = "a-key-from-a-variable"
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates for tests are made by openssl")
-def test_a_server_starts_serves_over_tls_and_drains(tmp_path: Path) -> None:
+def test_a_server_starts_serves_over_tls_and_drains(tmp_path: Path, warm_python: str) -> None:
     certfile, keyfile = make_certificate(tmp_path, "served")
     options = ["--port", "0", "--admin-port", "0", "--ssl-certfile", certfile, "--ssl-keyfile", keyfile]
-    command = [
-        sys.executable,
-        "-c",
-        "from ramify.cli.main import app; app()",
-        "serve",
-        "nano",
-        *options,
-        "--num-threads",
-        "1",
-    ]
+    command = ["ramify", "serve", "nano", *options, "--num-threads", "1"]
     environ = {**os.environ, "RAMIFY_API_KEY": KEY, "RAMIFY_STORAGE_URL": str(tmp_path / "server.db")}
     log = tmp_path / "log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, env=environ, stderr=stream)
+        process = Program(warm_python, command, environ, [0, 1, stream.fileno()])
     try:
         while not (ready := re.search(r"serves nano at (https://\S+); ready after .*models", log.read_text())):
             assert process.poll() is None, log.read_text()
