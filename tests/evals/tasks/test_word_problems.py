@@ -5,6 +5,7 @@ import pytest
 from ramify.evals.tasks import WordProblems
 from ramify.evals.tasks.word_problems import FORMS, LARGEST
 from ramify.scoring.problem import Problem
+from tests.evals.tasks.drawn import listed
 
 TASK = WordProblems()
 CHAIN = Problem(
@@ -29,13 +30,13 @@ def test_an_unknown_form_is_an_error_that_names_the_choices() -> None:
 
 
 def test_every_number_is_small_and_positive() -> None:
-    for problem in TASK.problems(300):
+    for problem in listed(TASK.name):
         for line in problem.metadata["steps"]:
             assert all(1 <= int(part) <= LARGEST for part in line.split() if part.isdigit())
 
 
 def test_every_step_but_the_last_is_needed_by_another() -> None:
-    for problem in TASK.problems(300):
+    for problem in listed(TASK.name):
         needed = {index for needs in problem.metadata["needs"] for index in needs}
         assert needed == set(range(len(problem.metadata["steps"]) - 1))
 

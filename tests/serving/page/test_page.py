@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -15,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.serving.page.conftest import Watched
+from tests.warm_python import Program
 
 QUESTION = "Use the numbers 3, 7 and 4 to make 25. Use every number exactly once."
 SERIOUS = ("serious", "critical")
@@ -28,7 +28,9 @@ KEY = "a-key-for-this-test-alone"
 class Site:
     """`ramify serve`, with a key, on a port of its own; killed without warning."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str) -> None:
+        self._python = python
+        self._http = httpx2.Client()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -36,16 +38,16 @@ class Site:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", "from ramify.cli.main import app; app()", "serve", "nano", "nano-prm"]
-        command += ["--port", str(self.port), "--storage-url", ":memory:", "--api-key", KEY]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = ["ramify", "serve", "nano", "nano-prm", "--port", str(self.port), "--storage-url", ":memory:"]
+        with open(os.devnull, "r+b") as nothing:
+            self.process = Program(self._python, [*command, "--api-key", KEY], streams=[nothing.fileno()] * 3)
         while not self.is_ready():
             assert self.process.poll() is None, "the server did not start"
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}ready").status_code == 200
+            return self._http.get(f"{self.url}ready").status_code == 200
         except httpx2.TransportError:
             return False
 
@@ -55,8 +57,8 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def running_site() -> Iterator[Site]:
-    site = Site()
+def running_site(warm_python: str) -> Iterator[Site]:
+    site = Site(warm_python)
     yield site
     site.kill()
 
