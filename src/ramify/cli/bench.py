@@ -74,7 +74,7 @@ def serve(
     from ramify.serving.bench.address import Address
     from ramify.serving.bench.client import Target
     from ramify.serving.bench.plan import Workload, poisson_arrivals, trace_arrivals
-    from ramify.serving.bench.server_log import compare
+    from ramify.serving.bench.server_log import compare, read_log
     from ramify.serving.bench.summary import parse_goodput, summarise
 
     objectives = parse_goodput(goodput or ())
@@ -86,6 +86,8 @@ def serve(
     target = Target(model, _endpoint(endpoint), {**({"ignore_eos": True} if ignore_eos else {}), **_object(extra_body)})
     workload = Workload(input_len, output_len, range_ratio, prefix_len, num_prefixes, turns, think_time)
     address = Address.of(base_url, api_key, timeout)
+    if server_log is not None:
+        read_log(server_log)  # what cannot be read is said before the run
     load = _run(address, target, workload, arrivals, tokens_per_word, max_concurrency, seed)
     summary = summarise(load, objectives)
     counted = None if server_log is None else compare(load.requests, server_log)
@@ -198,21 +200,14 @@ def _show_both(counted: Comparison) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    caption = f"milliseconds, {counted.matched} requests found in the log by request_id, {counted.missing} not found"
+    caption = f"{counted.matched} requests found in the log by request_id, {counted.missing} not found"
     table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
-    table.add_column("measured here / by the server's log")
-    for name in counted.rows:
-        found = counted.rows[name]
-        if not table.rows:
-            for number in found.here.percentiles:
-                table.add_column(f"p{number:g}", justify="right")
-        cells = [
-            f"{found.here.percentiles[number]:.2f} / {logged:.2f} ({difference:+.1%})"
-            for (number, logged), difference in zip(
-                found.log.percentiles.items(), found.differences.values(), strict=True
-            )
-        ]
-        table.add_row(name.upper(), *cells)
+    for title in ("milliseconds", "", "here", "server's log", "difference"):
+        table.add_column(title, justify="right" if title else "left")
+    for name, both in counted.rows.items():
+        for number, difference in both.differences.items():
+            here, logged = both.here.percentiles[number], both.log.percentiles[number]
+            table.add_row(name.upper(), f"p{number:g}", f"{here:.2f}", f"{logged:.2f}", f"{difference:+.2%}")
     common.output_console().print(table)
 
 

@@ -108,7 +108,7 @@ def events_of(pieces: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, by
     """The data of server-sent events, each with the time at which its last byte came; empty for a piece without any.
 
     Lines may end in any of the three ways, events and line ends may be split over pieces, an event may have several
-    lines of data, and the last one need not be followed by an empty line.
+    lines of data, and what ends the stream need not be followed by an empty line.
     """
     rest = b""
     data: list[bytes] = []
@@ -125,8 +125,8 @@ def events_of(pieces: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, by
                 yield at_s, b"\n".join(data)
                 data.clear()
         yield at_s, b""
-    if rest.startswith(b"data:"):
-        data.append(rest[5:].strip())
+    if rest.startswith(b"data:") and rest[5:].strip() == b"[DONE]":  # what else is cut off there is no event
+        data.append(b"[DONE]")
     if data:
         yield at_s, b"\n".join(data)
 
