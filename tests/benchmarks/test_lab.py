@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.lab import tournament
+from benchmarks.lab import operators, tournament
 from benchmarks.lab.drive import Arrival, Timeline, drive
 from benchmarks.lab.engines import catalog
 from benchmarks.lab.engines.base import Capacity, Engine, MissingError, Request
@@ -137,3 +137,43 @@ def test_fewer_seconds_make_a_better_ratio(tmp_path: Path) -> None:
     ratio = best_ratio(records, tournament.COLD, 1)
     assert ratio is not None
     assert (ratio.peer, ratio.median) == ("openvino-int8", 2.0)
+
+
+def test_the_tables_of_a_shape_take_the_place_between_its_marks(tmp_path: Path) -> None:
+    records = Records(tmp_path / "tiny" / "smoke.jsonl")
+    machine = {"processor": "a processor", "cores": 2, "kernels": "avx2"}
+    records.add(Record("machine", 0, 0, "", None, "", more=machine))
+    for threads in (1, 2):
+        records.add(Record("decode-4", threads, 0, "ramify-w4a8", 30.0 * threads, "tokens/s"))
+        records.add(Record("decode-4", threads, 0, "llamacpp-q4_0", 10.0, "tokens/s"))
+        records.add(Record("operator", threads, 0, "norm", 5.0, "GB/s", more={"share": 0.5}))
+    page = tmp_path / "page.md"
+    rest = "<!-- other begin -->\nkept\n<!-- other end -->\n"
+    page.write_text(f"before\n<!-- tiny begin -->\nstale\n<!-- tiny end -->\n{rest}")
+    (tmp_path / "assets").mkdir()
+    arguments = ["--home", str(tmp_path), "--shape", "tiny", "--smoke", "--report", "--docs", str(page)]
+
+    main(arguments)
+
+    text = page.read_text()
+    assert "ramify's kernels: avx2" in text
+    assert "| decode, batch 4 | **3.00** | 3.00 | ramify W4A8, llama.cpp Q4_0 |" in text
+    assert "| decode, batch 4 | **6.00** | 6.00 | ramify W4A8, llama.cpp Q4_0 |" in text
+    assert "| norm | 5.0 GB/s, 50% | 5.0 GB/s, 50% |" in text
+    assert "stale" not in text
+    assert text.startswith("before\n")
+    assert text.endswith(rest)
+    page.write_text("no marks")
+    with pytest.raises(SystemExit, match="tiny begin"):
+        main(arguments)
+
+
+def test_operators_that_are_torchs_are_not_held_against_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(operators, "extension", lambda: None)
+    monkeypatch.setattr(operators, "why_not", lambda: "there is no compiler")
+    records = Records(tmp_path / "records.jsonl")
+    operators.measure_operators(tournament.Field(tmp_path, [], [0], 1, records), {"read_gb_s": 1.0})
+    assert "there is no compiler" in capsys.readouterr().out
+    assert not list(records)
