@@ -207,8 +207,12 @@ def _show_both(counted: Comparison) -> None:
     for name, both in counted.rows.items():
         for number, difference in both.differences.items():
             here, logged = both.here.percentiles[number], both.log.percentiles[number]
-            table.add_row(name.upper(), f"p{number:g}", f"{here:.2f}", f"{logged:.2f}", f"{difference:+.2%}")
+            table.add_row(name.upper(), f"p{number:g}", f"{here:.2f}", f"{logged:.2f}", _share(difference))
     common.output_console().print(table)
+
+
+def _share(difference: float) -> str:
+    return f"{difference:+.2%}" if difference == difference else "-"
 
 
 def _endpoint(name: str) -> Literal["chat", "completions"]:

@@ -41,6 +41,10 @@ def test_several_tokens_in_one_piece_count_by_the_servers_number() -> None:
     coarse = request(0.0, 0.1, gap_s=0.4, tokens=2)
     coarse.output_tokens = 9
     assert summarise(Load([coarse], 0.0, 1.0)).tpot.mean == pytest.approx(50)
+    at_once, alone = request(0.0, 0.1, tokens=1), request(0.0, 0.1, tokens=1)
+    at_once.output_tokens = 9
+    tpot = summarise(Load([at_once, alone], 0.0, 1.0)).tpot
+    assert (tpot.count, tpot.mean) == (1, 0.0)
 
 
 def test_goodput_counts_those_within_every_objective() -> None:

@@ -64,7 +64,7 @@ def drive(
     Args:
         max_concurrency: requests in flight at once; more of them wait here, and their wait counts in their latencies.
         on_request: called with each request that has ended, while nothing else is to be done.
-        watched: read the server's metrics twice a second.
+        watched: read the server's metrics now and then.
 
     Raises:
         ConfigError: max_concurrency is not positive.
@@ -134,7 +134,7 @@ class _Run:
             self._prepare_next()
         warm = len(self._due) if self._most is None else min(self._most, len(self._due))
         if watch is not None:
-            self._schedule(0.0, lambda at_s: self._look(watch, at_s))
+            self._schedule(watch.first_s, lambda at_s: self._look(watch, at_s))
         self._wire.warm(warm)
         self.load.started_s = time.perf_counter()
         while self._left:

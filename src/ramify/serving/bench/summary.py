@@ -27,10 +27,10 @@ def e2e_s(request: Measured) -> float | None:
 
 
 def tpot_s(request: Measured) -> float | None:
-    """Mean time of a token after the first."""
-    if len(request.token_times_s) < 2:
-        return None
+    """Mean time of a token after the first; tokens that came in one piece took none."""
     tokens = max(request.output_tokens, len(request.token_times_s))
+    if not request.token_times_s or tokens < 2:
+        return None
     return (request.token_times_s[-1] - request.token_times_s[0]) / (tokens - 1)
 
 

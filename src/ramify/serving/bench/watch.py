@@ -30,11 +30,13 @@ class Watch:
 
     Attributes:
         address: of the server.
-        interval_s: between two looks.
+        interval_s: between two looks; a server takes some milliseconds to tell, in which it does nothing else.
+        first_s: when the first is, after the start, with whose requests it is not to collide.
     """
 
     address: Address
-    interval_s: float = 0.5
+    interval_s: float = 2.0
+    first_s: float = 0.1
     _taken: list[tuple[float, bytes]] = field(default_factory=list)
 
     @property
