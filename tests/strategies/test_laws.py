@@ -13,7 +13,7 @@ from ramify.strategies import BestOfN, Budget, ParticleFilter, Sample, SelfConsi
 from tests.strategies.laws import BY_TEXT, SMALL, assert_law, chi_square, run_many
 
 WARM = SMALL.law(temperature=0.8)
-RUNS = 400
+RUNS = 250
 
 
 def test_the_toy_models_law_sums_to_one_at_every_temperature():

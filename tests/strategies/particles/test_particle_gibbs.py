@@ -233,9 +233,7 @@ def test_options_that_do_not_work_are_refused_with_the_remedy(spec, words):
 @pytest.mark.parametrize(
     "spec",
     [
-        "particle-gibbs:n=3,sweeps=3",
         "particle-gibbs:n=3,sweeps=2,until=1,potential=replace,select=vote,resampling=residual",
-        "particle-gibbs:n=3,sweeps=3,until=1,ancestor=true,temperature=1,select=sample,ess=0.9",
     ],
 )
 def test_it_keeps_the_laws_of_every_strategy(spec):

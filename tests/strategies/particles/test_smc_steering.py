@@ -201,7 +201,6 @@ def test_the_engines_answers_always_match():
     "spec",
     [
         "smc-steering:n=3,max_tokens=3",
-        "smc-steering:n=4,forbid=ab|c,max_tokens=3,select=vote,ess=1",
         "smc-steering:n=3,regex=(a|b\n)*,scorer=prm,max_tokens=3,resampling=stratified",
     ],
 )

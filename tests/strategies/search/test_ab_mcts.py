@@ -265,10 +265,7 @@ def test_settings_that_cannot_work_are_refused(name, options, words):
 @pytest.mark.parametrize(
     "spec",
     [
-        "ab-mcts-a:trials=5,until=1",
         "ab-mcts-a:trials=6,prior=beta,temperatures=0.5+1.0,parallel=3,select=vote",
-        "ab-mcts-m:trials=5,until=1,parallel=2",
-        "ab-mcts-m:trials=5,refine=ask,template={answer}",
     ],
 )
 def test_the_laws_of_every_strategy(spec):

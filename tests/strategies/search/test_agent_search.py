@@ -264,7 +264,7 @@ def test_settings_that_cannot_work_are_refused(options, words):
         parse_strategy(f"agent-search:{options}")
 
 
-@pytest.mark.parametrize("spec", ["agent-search:expansions=6", "agent-search:until=1,width=4,parallel=2,expansions=7"])
+@pytest.mark.parametrize("spec", ["agent-search:until=1,width=4,parallel=2,expansions=7"])
 def test_the_laws_of_every_strategy(spec):
     check_strategy(parse_strategy(spec))
 

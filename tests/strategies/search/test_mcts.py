@@ -247,10 +247,7 @@ def test_settings_that_cannot_work_are_refused(options, words):
 @pytest.mark.parametrize(
     "spec",
     [
-        "mcts:simulations=8",
         "mcts:simulations=9,width=2,rule=uct,parallel=3,until=1,select=visits",
-        "mcts:simulations=5,width=2,value=rollout,until=1,select=value",
-        "mcts:simulations=6,width=3,value=agreement,until=1,parallel=2,depth=2",
     ],
 )
 def test_the_laws_of_every_strategy(spec):

@@ -111,9 +111,7 @@ def test_settings_that_cannot_work_are_refused(options):
 @pytest.mark.parametrize(
     "spec",
     [
-        "token-mcts:simulations=3,k=3",
         "token-mcts:simulations=2,k=2,commit_temperature=1",
-        "token-mcts:simulations=3,k=3,value=step",
     ],
 )
 def test_the_laws_of_every_strategy(spec):

@@ -172,6 +172,6 @@ def test_a_candidate_without_log_probability_is_an_error():
     assert "logprobs" in PerplexityConsistency().requires <= ToyBackend.capabilities
 
 
-@pytest.mark.parametrize("spec", ["rpc:n=6", "rpc:n=5,prune=false,probability=token"])
+@pytest.mark.parametrize("spec", ["rpc:n=5,prune=false,probability=token"])
 def test_the_laws_of_every_strategy_hold(spec):
     check_strategy(parse_strategy(spec))

@@ -159,9 +159,7 @@ def test_options_that_do_not_work_are_refused(make, named):
 @pytest.mark.parametrize(
     "spec",
     [
-        "weighted-vote:n=5",
         "weighted-vote:n=4,scorer=prm,agg=min",
-        "confidence-vote:n=5,window=2,measure=lowest,keep=0.5",
         "confidence-vote:n=4,scorer=self-certainty,transform=rank,power=0.5",
     ],
 )

@@ -136,8 +136,6 @@ def in_finish_order(result):
 @pytest.mark.parametrize(
     "spec",
     [
-        "adaptive-consistency:n=8,tau=0.8",
-        "adaptive-consistency:n=8,tau=0.8,window=8",
         "adaptive-consistency:n=8,tau=0.8,order=finish,stride=1",
         "adaptive-consistency:n=8,tau=0.6,rule=share",
         "adaptive-consistency:n=6,tau=0.7,rule=dirichlet,max_tokens=3",

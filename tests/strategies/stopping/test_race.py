@@ -141,10 +141,8 @@ def test_a_race_that_the_budget_ends_still_has_an_answer_among_what_it_drew(toke
 @pytest.mark.parametrize(
     "spec",
     [
-        "first-finish:stride=1",
         "first-finish:n=5,stride=2",
         "first-finish",
-        "short-m:k=5,m=2,stride=2",
         "short-m:k=4,m=4",
     ],
 )

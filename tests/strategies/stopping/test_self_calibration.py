@@ -137,7 +137,6 @@ def test_scores_that_are_no_confidence_need_a_map(tmp_path):
 @pytest.mark.parametrize(
     "spec",
     [
-        "self-calibration:scorer=prm,n=6",
         "self-calibration:scorer=prm,n=6,window=3,mode=asc",
         "self-calibration:scorer=prm,n=4,mode=vote",
         "self-calibration:scorer=rule,n=4,window=4",
