@@ -55,24 +55,25 @@ RAMIFY_INLINE inline void add_product(Floats floats, std::size_t r, std::size_t 
   fma(x, y, F32x16::load(at(floats, r, b))).store(at(floats, r, b));
 }
 
-// What a kernel is compiled for: bits of a code, rows of a tile, which scale several chunks share.
-enum class Grouping { SAME, WEIGHT_OUTSIDE, ROWS_OUTSIDE, ROWS_OUTSIDE_OF_16 };
+// What a kernel is compiled for: bits of a code, rows of a tile, which scale several chunks share, inputs of a chunk (0
+// for more than 32).
+enum class Grouping { SAME, WEIGHT_OUTSIDE, ROWS_OUTSIDE };
 
-template <std::size_t BITS, std::size_t R, Grouping GROUPING>
+template <std::size_t BITS, std::size_t R, std::size_t CHUNK>
 RAMIFY_INLINE inline void sum_chunk(const Tile& tile, std::size_t chunk, Sums<R>& sums) {
-  const std::size_t size = tile.groups.chunk, begin = chunk * size;
+  const std::size_t size = CHUNK == 0 ? tile.groups.chunk : CHUNK, begin = chunk * size;
   const std::size_t block_bytes = tile.groups.columns * LANES * BITS / 8;
   const std::size_t offset = BITS == 8 ? begin * LANES : begin / HALVES_INPUTS * HALVES_INPUTS * LANES / 2;
   const ChunkCodes codes{.weights = tile.weight.codes + tile.block * block_bytes + offset,
                          .block_bytes = block_bytes,
-                         .rows = tile.rows.codes + begin * R,
+                         .rows = tile.rows.codes + begin * R * tile.groups.code_bytes,
                          .starts = tile.rows.starts + chunk * R};
   if constexpr (BITS == 8) {
-    sum_eight_bits<R>(sums, codes, size);
-  } else if constexpr (GROUPING == Grouping::ROWS_OUTSIDE_OF_16) {
+    sum_eight_bits<R, CHUNK>(sums, codes, size);
+  } else if constexpr (CHUNK == HALVES_INPUTS / 2) {
     sum_half<R>(sums, codes, chunk % 2 != 0);
   } else {
-    sum_four_bits<R>(sums, codes, size);
+    sum_four_bits<R, CHUNK>(sums, codes, size);
   }
 }
 
@@ -112,10 +113,10 @@ void add_minima(Floats floats, const Tile& tile, std::size_t group) {
 }
 
 // floats += the scaled sums of a chunk that is a group of both.
-template <std::size_t BITS, std::size_t R>
+template <std::size_t BITS, std::size_t R, std::size_t CHUNK>
 RAMIFY_INLINE inline void add_group(Floats floats, const Tile& tile, std::size_t group) {
   Sums<R> sums;
-  sum_chunk<BITS, R, Grouping::SAME>(tile, group, sums);
+  sum_chunk<BITS, R, CHUNK>(tile, group, sums);
   const Columns scales = scales_of(tile, group);
   each_sum<R>(tile.rows.scales + group * R, [&](auto r, auto b, F32x16 scale) RAMIFY_INLINE {
     add_product(floats, r, b, sums[r][b].to_float() * scale, scales.of[b]);
@@ -124,7 +125,7 @@ RAMIFY_INLINE inline void add_group(Floats floats, const Tile& tile, std::size_t
 }
 
 // The same for a group of several chunks, whose parts are summed first. `parts` is zeros before and after.
-template <std::size_t BITS, std::size_t R, Grouping GROUPING>
+template <std::size_t BITS, std::size_t R, Grouping GROUPING, std::size_t CHUNK>
 RAMIFY_INLINE inline void add_group(Floats floats, Floats parts, const Tile& tile, std::size_t group) {
   constexpr bool WEIGHT_OUTSIDE = GROUPING == Grouping::WEIGHT_OUTSIDE;
   const std::size_t together = tile.groups.chunks_together;
@@ -132,7 +133,7 @@ RAMIFY_INLINE inline void add_group(Floats floats, Floats parts, const Tile& til
   for (std::size_t chunk = group * together; chunk < (group + 1) * together; ++chunk) {
     forget_registers();
     Sums<R> sums;
-    sum_chunk<BITS, R, GROUPING>(tile, chunk, sums);
+    sum_chunk<BITS, R, CHUNK>(tile, chunk, sums);
     if constexpr (WEIGHT_OUTSIDE) {
       each_sum<R>(tile.rows.scales + chunk * R, [&](auto r, auto b, F32x16 scale) RAMIFY_INLINE {
         add_product(parts, r, b, sums[r][b].to_float(), scale);
@@ -174,15 +175,15 @@ void write(Floats floats, std::size_t rows, const Output& output, std::size_t fi
 }
 
 // Adds to `floats`; both are zeros before, `parts` also after.
-template <std::size_t BITS, std::size_t R, Grouping GROUPING>
+template <std::size_t BITS, std::size_t R, Grouping GROUPING, std::size_t CHUNK>
 void compute_tile(const Tile& tile, Floats floats, [[maybe_unused]] Floats parts) {
   const std::size_t groups = tile.groups.chunks / tile.groups.chunks_together;
   for (std::size_t group = 0; group < groups; ++group) {
     forget_registers();
     if constexpr (GROUPING == Grouping::SAME) {
-      add_group<BITS, R>(floats, tile, group);
+      add_group<BITS, R, CHUNK>(floats, tile, group);
     } else {
-      add_group<BITS, R, GROUPING>(floats, parts, tile, group);
+      add_group<BITS, R, GROUPING, CHUNK>(floats, parts, tile, group);
     }
   }
 }
@@ -190,17 +191,26 @@ void compute_tile(const Tile& tile, Floats floats, [[maybe_unused]] Floats parts
 using ComputeTile = void (*)(const Tile&, Floats floats, Floats parts);
 
 // By height less one.
-template <std::size_t BITS, Grouping GROUPING>
-constexpr auto TILES_BY_HEIGHT = []<std::size_t... R>(std::index_sequence<R...>) {
-  return std::array<ComputeTile, sizeof...(R)>{compute_tile<BITS, R + 1, GROUPING>...};
+using Tiles = std::array<ComputeTile, TILE_ROWS>;
+
+template <std::size_t BITS, Grouping GROUPING, std::size_t CHUNK>
+constexpr Tiles TILES = []<std::size_t... R>(std::index_sequence<R...>) {
+  return Tiles{compute_tile<BITS, R + 1, GROUPING, CHUNK>...};
 }(std::make_index_sequence<TILE_ROWS>());
 
+template <std::size_t BITS, Grouping GROUPING>
+const Tiles& tiles_of(std::size_t chunk) {
+  if constexpr (GROUPING == Grouping::ROWS_OUTSIDE) {
+    if (chunk == 16) return TILES<BITS, GROUPING, 16>;
+  }
+  return chunk == 32 ? TILES<BITS, GROUPING, 32> : TILES<BITS, GROUPING, 0>;
+}
+
 template <std::size_t BITS>
-const std::array<ComputeTile, TILE_ROWS>& tiles_for(const Groups& groups) {
-  if (groups.chunks_together == 1) return TILES_BY_HEIGHT<BITS, Grouping::SAME>;
-  if (groups.weight_outside) return TILES_BY_HEIGHT<BITS, Grouping::WEIGHT_OUTSIDE>;
-  if (BITS == 4 && groups.chunk < HALVES_INPUTS) return TILES_BY_HEIGHT<4, Grouping::ROWS_OUTSIDE_OF_16>;
-  return TILES_BY_HEIGHT<BITS, Grouping::ROWS_OUTSIDE>;
+const Tiles& tiles_for(const Groups& groups) {
+  if (groups.chunks_together == 1) return tiles_of<BITS, Grouping::SAME>(groups.chunk);
+  if (groups.weight_outside) return tiles_of<BITS, Grouping::WEIGHT_OUTSIDE>(groups.chunk);
+  return tiles_of<BITS, Grouping::ROWS_OUTSIDE>(groups.chunk);
 }
 
 std::size_t divided(std::size_t total, std::size_t part) { return (total + part - 1) / part; }
@@ -235,7 +245,7 @@ void linear_of_some(const IntMatrix& weight, const Groups& groups, const float* 
 
 void linear(const IntMatrix& weight, const float* x, std::size_t count, const float* bias, const float* residual, float* out) {
   const Groups groups = groups_of(weight);
-  const std::size_t at_once = std::max(TILE_ROWS, BYTES_OF_ROWS / groups.columns / TILE_ROWS * TILE_ROWS);
+  const std::size_t at_once = std::max(TILE_ROWS, BYTES_OF_ROWS / (groups.columns * groups.code_bytes) / TILE_ROWS * TILE_ROWS);
   for (std::size_t row = 0; row < count; row += at_once) {
     const std::size_t place = row * weight.rows;
     linear_of_some(weight, groups, x + row * weight.columns, std::min(at_once, count - row),

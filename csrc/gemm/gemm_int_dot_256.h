@@ -1,9 +1,10 @@
-// By AVX2: products of bytes are added in pairs to 16 bits, where 32 inputs of 4 bits fit, and two of 8 bits.
+// By AVX2: with weights of 4 bits, products of bytes are added to 16 bits, where 32 inputs fit; those of 8 bits are
+// multiplied as 16-bit integers.
 #pragma once
 
 namespace ramify::RAMIFY_ISA {
 
-constexpr std::size_t TILE_ROWS = 4;  // 8 sums, two weights and their magnitudes, an activation, a product
+constexpr std::size_t TILE_ROWS = 4;  // 8 sums, two weights and what they are unpacked from, an activation, a product
 constexpr std::size_t TILE_BLOCKS = 1;
 
 struct I32x16 {
@@ -31,34 +32,40 @@ RAMIFY_INLINE inline void sum_so_far([[maybe_unused]] __m256i& sum) {
 #endif
 }
 
-// Two neighbouring products are at most 2 * 128 * 127, which fits 16 bits.
-RAMIFY_INLINE inline __m256i add_products(__m256i sum, __m256i magnitudes, __m256i signs, __m256i four) {
-  const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(four, signs));
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+// Two inputs of 16 columns, as 16-bit integers.
+template <std::size_t R>
+RAMIFY_INLINE inline void add_words(Sums<R>& sums, __m256i lo, __m256i hi, const std::int8_t* rows) {
+  unrolled<R>([&](auto r) RAMIFY_INLINE {
+    const __m256i two = _mm256_set1_epi32(load_four(rows + 8 * r));
+    sums[r][0].lo = _mm256_add_epi32(sums[r][0].lo, _mm256_madd_epi16(lo, two));
+    sums[r][0].hi = _mm256_add_epi32(sums[r][0].hi, _mm256_madd_epi16(hi, two));
+    sum_so_far(sums[r][0].lo);
+    sum_so_far(sums[r][0].hi);
+  });
 }
 
-template <std::size_t R>
+// Codes stay as they are stored, from 0 to 255, which the start corrects. A row holds the even inputs of a step and then
+// the odd ones, as 16-bit integers.
+template <std::size_t R, std::size_t INPUTS>
+RAMIFY_INLINE inline void add_bytes(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
+  const __m256i even = _mm256_set1_epi16(255);
+  unrolled<INPUTS / 4>([&](auto step) RAMIFY_INLINE {
+    prefetch_weights(weights + step * STEP_BYTES);
+    const __m256i lo = load_step(weights + step * STEP_BYTES), hi = load_step(weights + step * STEP_BYTES + 32);
+    const std::int8_t* inputs = rows + step * 8 * R;
+    add_words<R>(sums, _mm256_and_si256(lo, even), _mm256_and_si256(hi, even), inputs);
+    add_words<R>(sums, _mm256_srli_epi16(lo, 8), _mm256_srli_epi16(hi, 8), inputs + 4);
+  });
+}
+
+template <std::size_t R, std::size_t CHUNK>
 RAMIFY_INLINE inline void sum_eight_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
-  const __m256i zero = _mm256_set1_epi8(-128);
-  start_at_zero<R>(sums);
-  const std::uint8_t* weights = codes.weights;
-  const std::int8_t* rows = codes.rows;
-  const std::uint8_t* const end = weights + chunk * LANES;
-  do {
-    prefetch_weights(weights);
-    const __m256i lo = _mm256_xor_si256(load_step(weights), zero);
-    const __m256i hi = _mm256_xor_si256(load_step(weights + 32), zero);
-    const __m256i lo_magnitudes = _mm256_abs_epi8(lo), hi_magnitudes = _mm256_abs_epi8(hi);
-    unrolled<R>([&](auto r) RAMIFY_INLINE {
-      const __m256i four = _mm256_set1_epi32(load_four(rows + 4 * r));
-      sums[r][0].lo = add_products(sums[r][0].lo, lo_magnitudes, lo, four);
-      sums[r][0].hi = add_products(sums[r][0].hi, hi_magnitudes, hi, four);
-      sum_so_far(sums[r][0].lo);
-      sum_so_far(sums[r][0].hi);
-    });
-    weights += STEP_BYTES;
-    rows += 4 * R;
-  } while (weights != end);
+  unrolled<R>([&](auto r) RAMIFY_INLINE { sums[r][0].lo = sums[r][0].hi = _mm256_set1_epi32(codes.starts[r]); });
+  if constexpr (CHUNK != 0) {
+    add_bytes<R, CHUNK>(sums, codes.weights, codes.rows);
+  } else {
+    for (std::size_t i = 0; i < chunk; i += 32) add_bytes<R, 32>(sums, codes.weights + i * LANES, codes.rows + 2 * i * R);
+  }
 }
 
 // To 16-bit sums: 32 inputs are 16 products of at most 15 * 127 in each.
@@ -104,10 +111,11 @@ RAMIFY_INLINE inline void widen(Sums<R>& sums, const std::int32_t* starts) {
   });
 }
 
-template <std::size_t R>
+template <std::size_t R, std::size_t CHUNK>
 RAMIFY_INLINE inline void sum_four_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
   sum_halves<R>(sums, codes.weights, codes.rows);
   widen<R>(sums, codes.starts);
+  if constexpr (CHUNK == HALVES_INPUTS) return;  // and the sums stay in registers
   for (std::size_t i = HALVES_INPUTS; i < chunk; i += HALVES_INPUTS) {
     Sums<R> more;
     sum_halves<R>(more, codes.weights + i / 2 * LANES, codes.rows + i * R);

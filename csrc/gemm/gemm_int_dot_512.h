@@ -44,7 +44,7 @@ RAMIFY_INLINE inline void add_starts(Sums<R>& sums, const std::int32_t* starts) 
   });
 }
 
-template <std::size_t R>
+template <std::size_t R, std::size_t CHUNK>
 RAMIFY_INLINE inline void sum_eight_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
   start_at_zero<R>(sums);
   const std::uint8_t* weights = codes.weights;
@@ -89,7 +89,7 @@ RAMIFY_INLINE inline void sum_half(Sums<R>& sums, const ChunkCodes& codes, bool 
   add_starts<R>(sums, codes.starts);
 }
 
-template <std::size_t R>
+template <std::size_t R, std::size_t CHUNK>
 RAMIFY_INLINE inline void sum_four_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
   start_at_zero<R>(sums);
   const std::uint8_t* weights = codes.weights;

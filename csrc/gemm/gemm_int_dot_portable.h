@@ -28,7 +28,7 @@ inline void start(Sums<R>& sums, const std::int32_t* starts) {
   for (std::size_t r = 0; r < R; ++r) std::fill_n(sums[r][0].v, LANES, starts[r]);
 }
 
-template <std::size_t R>
+template <std::size_t R, std::size_t CHUNK>
 inline void sum_eight_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
   start<R>(sums, codes.starts);
   for (std::size_t step = 0; step < chunk / 4; ++step) {
@@ -43,7 +43,7 @@ inline void add_half(Sums<R>& sums, const std::uint8_t* weights, const std::int8
   add_step<R>(sums, weights, rows, [shift](int byte) { return byte >> shift & 15; });
 }
 
-template <std::size_t R>
+template <std::size_t R, std::size_t CHUNK>
 inline void sum_four_bits(Sums<R>& sums, const ChunkCodes& codes, std::size_t chunk) {
   start<R>(sums, codes.starts);
   for (std::size_t step = 0; step < chunk / 4; ++step) {

@@ -79,6 +79,26 @@ std::int32_t round_sixteen(const float* x, float factor, std::int8_t* codes) {
 }
 #endif
 
+// Four codes for each of `rows` steps of 16 inputs, as products with weights of 4 bits and of 8 bits read them.
+inline void put_bytes(const std::int8_t* sixteen, std::int8_t* codes, std::size_t rows) {
+  for (std::size_t j = 0; j < LANES; j += 4) std::memcpy(codes + j * rows, sixteen + j, 4);
+}
+#if defined(RAMIFY_LANES_256)
+constexpr std::size_t BYTES_BESIDE_EIGHT_BITS = 2;  // see gemm_int_dot_256.h
+
+inline void put_words(const std::int8_t* sixteen, std::int8_t* codes, std::size_t rows) {
+  __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
+  words = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(words, 0xd8), 0xd8);  // 0 2 1 3
+  alignas(32) std::int16_t ordered[LANES];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(ordered), words);
+  for (std::size_t j = 0; j < LANES; j += 4) std::memcpy(codes + 2 * j * rows, ordered + j, 8);
+}
+#else
+constexpr std::size_t BYTES_BESIDE_EIGHT_BITS = 1;
+
+inline void put_words(const std::int8_t*, std::int8_t*, std::size_t) {}
+#endif
+
 // One group of a row: its codes go to every tile.rows-th step, the sums of its chunks to `sums`.
 float quantise_group(const Groups& groups, const float* x, std::size_t size, std::int8_t* codes, std::size_t rows,
                      std::int32_t* sums) {
@@ -89,7 +109,12 @@ float quantise_group(const Groups& groups, const float* x, std::size_t size, std
     const std::int32_t sum = works ? round_sixteen(x + i, LARGEST_CODE / largest, sixteen) : 0;
     std::int32_t& total = sums[i / groups.chunk];
     total = i % groups.chunk == 0 ? sum : total + sum;
-    for (std::size_t j = 0; j < LANES; j += 4) std::memcpy(codes + (i + j) * rows, sixteen + j, 4);
+    std::int8_t* at = codes + i * rows * groups.code_bytes;
+    if (groups.code_bytes == 1) {
+      put_bytes(sixteen, at, rows);
+    } else {
+      put_words(sixteen, at, rows);
+    }
   }
   if (works) return largest / LARGEST_CODE;
   return largest < SMALLEST_MAGNITUDE ? 0.0f : std::numeric_limits<float>::quiet_NaN();
@@ -106,21 +131,22 @@ Groups groups_of(const IntMatrix& weight) {
           .activation_groups = weight.padded_columns / weight.activation_group,
           .chunks_together = std::max(weight.group, weight.activation_group) / chunk,
           .weight_outside = weight.group >= weight.activation_group,
-          .zero = weight.bits == 8 ? 128 : weight.mins == nullptr ? 8 : 0};
+          .zero = weight.bits == 8 ? 128 : weight.mins == nullptr ? 8 : 0,
+          .code_bytes = weight.bits == 8 ? BYTES_BESIDE_EIGHT_BITS : 1};
 }
 
 std::size_t bytes_of_rows(const Groups& groups, std::size_t rows) {
-  return rows * (groups.columns + 4 * (groups.chunks + groups.activation_groups + groups.groups));
+  return rows * (groups.columns * groups.code_bytes + 4 * (groups.chunks + groups.activation_groups + groups.groups));
 }
 
 QuantisedTile tile_of(const Groups& groups, const Tiling& tiling, std::size_t tile, void* memory) {
   const std::size_t first = tiling.first(tile);
   auto* codes = static_cast<std::int8_t*>(memory);
-  auto* starts = reinterpret_cast<std::int32_t*>(codes + tiling.rows * groups.columns);
+  auto* starts = reinterpret_cast<std::int32_t*>(codes + tiling.rows * groups.columns * groups.code_bytes);
   auto* scales = reinterpret_cast<float*>(starts + tiling.rows * groups.chunks);
   auto* shifts = scales + tiling.rows * groups.activation_groups;
   return {.rows = tiling.height(tile),
-          .codes = codes + first * groups.columns,
+          .codes = codes + first * groups.columns * groups.code_bytes,
           .starts = starts + first * groups.chunks,
           .scales = scales + first * groups.activation_groups,
           .shifts = shifts + first * groups.groups};
@@ -139,7 +165,7 @@ void quantise_row(const Groups& groups, const float* x, std::size_t columns, con
       inputs = padded;
     }
     std::int32_t sums[LARGEST_GROUP / LANES];
-    const float scale = quantise_group(groups, inputs, size, tile.codes + begin * tile.rows + 4 * row, tile.rows, sums);
+    const float scale = quantise_group(groups, inputs, size, tile.codes + (begin * tile.rows + 4 * row) * groups.code_bytes, tile.rows, sums);
     tile.scales[group * tile.rows + row] = scale;
     for (std::size_t i = 0; i < chunks; ++i) {
       const std::size_t chunk = group * chunks + i;

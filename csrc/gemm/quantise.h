@@ -18,6 +18,7 @@ struct Groups {
   std::size_t chunks_together;    // those that share one of the two scales
   bool weight_outside;            // it is the weight's that they share
   std::int32_t zero;              // what is subtracted from a stored code
+  std::size_t code_bytes;         // of an activation's code
 };
 
 Groups groups_of(const IntMatrix& weight);
@@ -26,7 +27,7 @@ Groups groups_of(const IntMatrix& weight);
 // row, of the second and so on; and likewise for the values of chunks and groups.
 struct QuantisedTile {
   std::size_t rows;
-  std::int8_t* codes;    // [inputs / 4, rows, 4]
+  std::int8_t* codes;    // [inputs / 4, rows, 4]; where codes take two bytes, the even inputs come before the odd ones
   std::int32_t* starts;  // [chunks, rows]: what corrects the products of stored codes, -zero * the sum of the codes
   float* scales;         // [activation groups, rows]
   float* shifts;         // [weight groups, rows]: what minima are multiplied with
