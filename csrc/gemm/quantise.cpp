@@ -47,36 +47,50 @@ float largest_magnitude(const float* x, std::size_t size) {
 }
 #endif
 
-// x * factor for 16 inputs, to the nearest integers, halves to even; returns their sum.
+// x * factor for 16 inputs, to the nearest integers, halves to even, and the sum of all that were rounded.
 #if defined(RAMIFY_LANES_512)
-std::int32_t round_sixteen(const float* x, float factor, std::int8_t* codes) {
-  const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(factor)));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi32_epi8(rounded));
-  return _mm512_reduce_add_epi32(rounded);
-}
-#elif defined(RAMIFY_LANES_256)
-std::int32_t round_sixteen(const float* x, float factor, std::int8_t* codes) {
-  const __m256 factors = _mm256_set1_ps(factor);
-  const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), factors));
-  const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), factors));
-  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
-  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), bytes);
-  const __m256i eight = _mm256_add_epi32(low, high);
-  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
-  return _mm_cvtsi128_si32(four);
-}
-#else
-std::int32_t round_sixteen(const float* x, float factor, std::int8_t* codes) {
-  std::int32_t sum = 0;
-  for (std::size_t i = 0; i < LANES; ++i) {
-    codes[i] = static_cast<std::int8_t>(std::lrint(x[i] * factor));
-    sum += codes[i];
+struct Rounding {
+  __m512i sums = _mm512_setzero_si512();
+
+  void round(const float* x, float factor, std::int8_t* codes) {
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(factor)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtepi32_epi8(rounded));
+    sums = _mm512_add_epi32(sums, rounded);
   }
-  return sum;
-}
+  std::int32_t sum() const { return _mm512_reduce_add_epi32(sums); }
+};
+#elif defined(RAMIFY_LANES_256)
+struct Rounding {
+  __m256i sums = _mm256_setzero_si256();
+
+  void round(const float* x, float factor, std::int8_t* codes) {
+    const __m256 factors = _mm256_set1_ps(factor);
+    const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), factors));
+    const __m256i high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), factors));
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), bytes);
+    sums = _mm256_add_epi32(sums, _mm256_add_epi32(low, high));
+  }
+  std::int32_t sum() const {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+    return _mm_cvtsi128_si32(four);
+  }
+};
+#else
+struct Rounding {
+  std::int32_t sums = 0;
+
+  void round(const float* x, float factor, std::int8_t* codes) {
+    for (std::size_t i = 0; i < LANES; ++i) {
+      codes[i] = static_cast<std::int8_t>(std::lrint(x[i] * factor));
+      sums += codes[i];
+    }
+  }
+  std::int32_t sum() const { return sums; }
+};
 #endif
 
 // Four codes for each of `rows` steps of 16 inputs, as products with weights of 4 bits and of 8 bits read them.
@@ -99,25 +113,36 @@ constexpr std::size_t BYTES_BESIDE_EIGHT_BITS = 1;
 inline void put_words(const std::int8_t*, std::int8_t*, std::size_t) {}
 #endif
 
+void put(const Groups& groups, const std::int8_t* sixteen, std::int8_t* codes, std::size_t rows) {
+  if (groups.code_bytes == 1) {
+    put_bytes(sixteen, codes, rows);
+  } else {
+    put_words(sixteen, codes, rows);
+  }
+}
+
 // One group of a row: its codes go to every tile.rows-th step, the sums of its chunks to `sums`.
 float quantise_group(const Groups& groups, const float* x, std::size_t size, std::int8_t* codes, std::size_t rows,
                      std::int32_t* sums) {
+  const std::size_t stride = rows * groups.code_bytes;
   const float largest = largest_magnitude(x, size);
-  const bool works = largest >= SMALLEST_MAGNITUDE && largest <= std::numeric_limits<float>::max();
-  std::int8_t sixteen[LANES] = {};
-  for (std::size_t i = 0; i < size; i += LANES) {
-    const std::int32_t sum = works ? round_sixteen(x + i, LARGEST_CODE / largest, sixteen) : 0;
-    std::int32_t& total = sums[i / groups.chunk];
-    total = i % groups.chunk == 0 ? sum : total + sum;
-    std::int8_t* at = codes + i * rows * groups.code_bytes;
-    if (groups.code_bytes == 1) {
-      put_bytes(sixteen, at, rows);
-    } else {
-      put_words(sixteen, at, rows);
-    }
+  if (!(largest >= SMALLEST_MAGNITUDE && largest <= std::numeric_limits<float>::max())) {
+    const std::int8_t zeros[LANES] = {};
+    for (std::size_t i = 0; i < size; i += LANES) put(groups, zeros, codes + i * stride, rows);
+    std::fill_n(sums, size / groups.chunk, 0);
+    return largest < SMALLEST_MAGNITUDE ? 0.0f : std::numeric_limits<float>::quiet_NaN();
   }
-  if (works) return largest / LARGEST_CODE;
-  return largest < SMALLEST_MAGNITUDE ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+  const float factor = LARGEST_CODE / largest;
+  for (std::size_t begin = 0; begin < size; begin += groups.chunk) {
+    Rounding rounding;
+    for (std::size_t i = begin; i < begin + groups.chunk; i += LANES) {
+      std::int8_t sixteen[LANES];
+      rounding.round(x + i, factor, sixteen);
+      put(groups, sixteen, codes + i * stride, rows);
+    }
+    *sums++ = rounding.sum();
+  }
+  return largest / LARGEST_CODE;
 }
 
 }  // namespace
@@ -158,9 +183,10 @@ void quantise_row(const Groups& groups, const float* x, std::size_t columns, con
   float shift = 0.0f;
   for (std::size_t group = 0; group < groups.activation_groups; ++group) {
     const std::size_t begin = group * size;
-    float padded[LARGEST_GROUP] = {};
+    float padded[LARGEST_GROUP];
     const float* inputs = x + begin;
     if (begin + size > columns) {
+      std::fill_n(padded, size, 0.0f);
       if (begin < columns) std::copy(inputs, x + columns, padded);
       inputs = padded;
     }
