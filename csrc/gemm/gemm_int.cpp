@@ -77,11 +77,13 @@ RAMIFY_INLINE inline void sum_chunk(const Tile& tile, std::size_t chunk, Sums<R>
   }
 }
 
-// Keeps compilers from holding the floats of a tile in registers over chunks, which the integer sums need.
-RAMIFY_INLINE inline void forget_registers() {
+// The same place, unknown to compilers: so they do not hold the floats of a tile in registers over chunks, which the
+// integer sums need.
+RAMIFY_INLINE inline Floats forgotten(Floats floats) {
 #if defined(__GNUC__)
-  asm volatile("" ::: "memory");
+  asm volatile("" : "+r"(floats));
 #endif
+  return floats;
 }
 
 struct Columns {
@@ -131,7 +133,7 @@ RAMIFY_INLINE inline void add_group(Floats floats, Floats parts, const Tile& til
   const std::size_t together = tile.groups.chunks_together;
   const bool has_mins = tile.weight.mins != nullptr;
   for (std::size_t chunk = group * together; chunk < (group + 1) * together; ++chunk) {
-    forget_registers();
+    parts = forgotten(parts);
     Sums<R> sums;
     sum_chunk<BITS, R, CHUNK>(tile, chunk, sums);
     if constexpr (WEIGHT_OUTSIDE) {
@@ -179,7 +181,7 @@ template <std::size_t BITS, std::size_t R, Grouping GROUPING, std::size_t CHUNK>
 void compute_tile(const Tile& tile, Floats floats, [[maybe_unused]] Floats parts) {
   const std::size_t groups = tile.groups.chunks / tile.groups.chunks_together;
   for (std::size_t group = 0; group < groups; ++group) {
-    forget_registers();
+    floats = forgotten(floats);
     if constexpr (GROUPING == Grouping::SAME) {
       add_group<BITS, R, CHUNK>(floats, tile, group);
     } else {

@@ -4,7 +4,7 @@
 
 namespace ramify::RAMIFY_ISA {
 
-constexpr std::size_t TILE_ROWS = 4;  // 8 sums, two weights and what they are unpacked from, an activation, a product
+constexpr std::size_t TILE_ROWS = 6;  // 12 sums, two weights, an activation, a product: all 16 registers
 constexpr std::size_t TILE_BLOCKS = 1;
 
 struct I32x16 {
