@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from ramify.models.checkpoint import open_checkpoint
 from ramify.models.config import load_config
 from ramify.quantization import cache
 from ramify.quantization.formats import parse_format
+from ramify.quantization.packed_file import PackedModel
 from tests.checkpoints import make_checkpoint
 from tests.engine.harness import prompt, request, run
 
@@ -111,6 +113,27 @@ def test_a_small_model_is_calibrated_when_it_is_loaded_and_a_large_one_is_not(
     monkeypatch.setattr(packed_weights, "CALIBRATED_AT_LOAD", 10)
     assert not is_calibrated("w4a8")
     assert is_calibrated("w4a8:calibration=text")
+
+
+def test_a_start_calibrates_on_fewer_tokens_the_larger_the_model_and_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_checkpoint(tmp_path / "model", "llama2", num_hidden_layers=1)
+    seen: list[int] = []
+    made = packed_weights.pack_model
+
+    def counted(*arguments: Any) -> PackedModel:
+        seen.append(sum(map(len, arguments[4])))
+        return made(*arguments)
+
+    monkeypatch.setattr(packed_weights, "pack_model", counted)
+    monkeypatch.setattr(packed_weights, "_SAYS_EVERY_S", 0.0)
+    with caplog.at_level(logging.INFO):
+        load(folder, quantization="w4a8")
+    assert "packed 1 of 2 parts" in caplog.text
+    monkeypatch.setattr(packed_weights, "_WEIGHTS_TIMES_TOKENS", 1)
+    load(folder, quantization="w8a8")
+    assert seen == [packed_weights.MAX_CALIBRATION_TOKENS, 512]
 
 
 def test_without_a_tokenizer_scales_follow_the_weights_and_it_is_said(

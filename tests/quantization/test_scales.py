@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ramify.quantization.compensation import compensated
+from ramify.quantization.compensation import BLOCK_COLUMNS, compensated, second_moments
 from ramify.quantization.formats import W4A8, W8A8
 from ramify.quantization.scales import fit_grid
 
@@ -62,7 +62,7 @@ def test_compensated_rounding_changes_outputs_less_where_inputs_go_together(bits
     weight = torch.randn(48, 96, generator=generator)
     inputs = torch.randn(500, 12, generator=generator) @ torch.randn(12, 96, generator=generator)
     inputs += 0.05 * torch.randn(500, 96, generator=generator)
-    codes, grid = compensated(weight, inputs.t() @ inputs / 500, bits, asymmetric, 32)
+    codes, grid = compensated(weight, [inputs.t() @ inputs / 500], bits, asymmetric, 32)
     grouped = weight.view(48, 3, 32)
     plain = fit_grid(grouped, bits, asymmetric)
     ours = grid.values(codes.view(48, 3, 32)).flatten(1)
@@ -77,14 +77,35 @@ def test_compensated_rounding_changes_outputs_less_where_inputs_go_together(bits
 
 def test_without_correlation_nothing_is_compensated() -> None:
     weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
-    codes, grid = compensated(weight, torch.eye(64), 4, False, 32)
+    codes, grid = compensated(weight, [torch.eye(64)], 4, False, 32)
     assert torch.equal(codes.view(16, 2, 32), grid.codes(weight.view(16, 2, 32)))
+
+
+def test_blocks_of_columns_are_rounded_as_if_each_were_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, columns = torch.randn(6, BLOCK_COLUMNS + 64, generator=generator), [BLOCK_COLUMNS, 64]
+    inputs = torch.randn(40, BLOCK_COLUMNS + 50, generator=generator).cumsum(1)  # the weight is padded to whole groups
+    moments = second_moments(inputs)
+    codes, grid = compensated(weight, moments, 4, True, 32)
+    alone = [compensated(part, [own], 4, True, 32) for part, own in zip(weight.split(columns, 1), moments, strict=True)]
+    assert torch.equal(codes, torch.cat([each for each, _ in alone], dim=1))
+    assert torch.equal(grid.scales, torch.cat([each.scales for _, each in alone], dim=1))
+    assert grid.mins is not None
+    assert grid.mins.shape == grid.scales.shape
+
+
+def test_few_inputs_are_believed_less_about_columns_that_go_together() -> None:
+    inputs = torch.ones(50, 4)
+    (few,), (many,) = second_moments(inputs), second_moments(inputs.repeat(100, 1))
+    assert torch.equal(few.diagonal(), torch.ones(4))
+    assert few[0, 1] == 0.5
+    assert 0.98 < float(many[0, 1]) < 1
 
 
 def test_inputs_that_never_occur_do_not_break_the_compensation() -> None:
     moments = torch.zeros(64, 64)
     moments[:10, :10] = 1.0
-    codes, grid = compensated(torch.randn(8, 64), moments, 4, False, 32)
+    codes, grid = compensated(torch.randn(8, 64), [moments], 4, False, 32)
     assert torch.isfinite(grid.scales).all()
     assert torch.isfinite(codes).all()
 

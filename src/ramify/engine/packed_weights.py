@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,18 +19,22 @@ from ramify.errors import CheckpointError, ConfigError, ModelError
 from ramify.models.checkpoint import Checkpoint
 from ramify.models.config import ModelConfig
 from ramify.models.packed_checkpoint import PackedCheckpoint
-from ramify.models.packing import has_codes, pack_model
+from ramify.models.packing import Progress, has_codes, pack_model
 from ramify.models.products import layer_products
 from ramify.quantization import cache
 from ramify.quantization.formats import WeightFormat, parse_format
 from ramify.quantization.packed_file import LAYOUT_VERSION, PackedModel, read_packed, write_packed
 from ramify.text.tokenizer import Tokenizer, load_tokenizer
 
-PACKING_VERSION = 3
+PACKING_VERSION = 4
 """Of what makes the weights; goes up whenever the same checkpoint and format would give other codes."""
-CALIBRATED_AT_LOAD = 64 * 2**20
-"""Weights of a model that is calibrated when it is loaded: seconds. Larger ones are by `ramify quantize`."""
+CALIBRATED_AT_LOAD = 2**30
+"""Weights of a model that is calibrated when it is loaded: minutes at most. Larger ones are by `ramify quantize`."""
 MAX_CALIBRATION_TOKENS = 8192
+_FEWEST_CALIBRATION_TOKENS = 512
+_WEIGHTS_TIMES_TOKENS = 64 * 2**20 * MAX_CALIBRATION_TOKENS // 2
+"""At load: half a trillion products, a few seconds, unless the fewest tokens are more. They tell nearly as much."""
+_SAYS_EVERY_S = 10.0
 _LONGEST_TEXT = 512
 _WEIGHTS = ("*.safetensors", "*.gguf", "config.json", "quantize_config.json")
 _TOKENIZER = ("tokenizer*", "chat_template*", "vocab*", "merges.txt")
@@ -80,20 +85,22 @@ def packed_checkpoint(
     packed = _cached(entry)
     if packed is None:
         _log.info("%s: packing weights (%s); the next start finds them in %s", path, spec, entry.parent)
-        texts = calibration_ids(path, wanted) if calibrated else []
-        packed = pack_model(model, checkpoint, wanted, dtype, texts)
+        texts = calibration_ids(path, wanted, _tokens_at_load(model)) if calibrated else []
+        packed = pack_model(model, checkpoint, wanted, dtype, texts, _told(path))
         packed = _kept(entry, packed)
     return PackedCheckpoint(path, packed)
 
 
-def calibration_ids(path: Path, wanted: WeightFormat | None) -> list[list[int]]:
+def calibration_ids(
+    path: Path, wanted: WeightFormat | None, max_tokens: int = MAX_CALIBRATION_TOKENS
+) -> list[list[int]]:
     """The bundled calibration text in a model's tokens; none if it has no tokenizer and the format leaves it open.
 
     Raises:
         ModelError: there is no tokenizer, and the format insists.
     """
     try:
-        return bundled_ids(load_tokenizer(path))
+        return bundled_ids(load_tokenizer(path), max_tokens)
     except ModelError as error:
         if wanted is not None and wanted.calibration == "text":
             raise
@@ -101,12 +108,12 @@ def calibration_ids(path: Path, wanted: WeightFormat | None) -> list[list[int]]:
         return []
 
 
-def bundled_ids(tokenizer: Tokenizer) -> list[list[int]]:
+def bundled_ids(tokenizer: Tokenizer, max_tokens: int = MAX_CALIBRATION_TOKENS) -> list[list[int]]:
     """Worked problems of the bundled tasks, as the model's own chat template writes them if it has one."""
     lines = (
         resources.files("ramify.quantization").joinpath("calibration.jsonl").read_text(encoding="utf-8").splitlines()
     )
-    return token_ids(tokenizer, (written(tokenizer, **json.loads(line)) for line in lines))
+    return token_ids(tokenizer, (written(tokenizer, **json.loads(line)) for line in lines), max_tokens)
 
 
 def written(tokenizer: Tokenizer, prompt: str, answer: str) -> str:
@@ -148,6 +155,25 @@ def _is_calibrated(model: ModelConfig, wanted: WeightFormat | None) -> bool:
     if wanted is None or model.quantization is not None or wanted.calibration == "none":
         return False
     return wanted.calibration == "text" or num_product_weights(model) <= CALIBRATED_AT_LOAD
+
+
+def _tokens_at_load(model: ModelConfig) -> int:
+    """Tokens to calibrate on, so that a start takes not much longer for it."""
+    affordable = _WEIGHTS_TIMES_TOKENS // num_product_weights(model)
+    return max(_FEWEST_CALIBRATION_TOKENS, min(MAX_CALIBRATION_TOKENS, affordable))
+
+
+def _told(path: Path) -> Progress:
+    """Says in the log how far the packing is, every now and then."""
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SAYS_EVERY_S:
+            last = time.monotonic()
+            _log.info("%s: packed %d of %d parts", path, done, total)
+
+    return progress
 
 
 def _files(path: Path, patterns: Sequence[str]) -> list[Path]:

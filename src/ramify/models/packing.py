@@ -21,6 +21,7 @@ from ramify.models.float_layer import FloatLayer, LayerInputs, read_layer, run_l
 from ramify.models.products import EMBEDDING, HEAD, PERMUTATION, Product, layer_norms, layer_products
 from ramify.models.reward_head import VALUE_HEAD
 from ramify.quantization.channels import choose_channels, round_activations
+from ramify.quantization.compensation import second_moments
 from ramify.quantization.formats import IntegerFormat, WeightFormat, pack_weight
 from ramify.quantization.packed_file import PackedModel
 from ramify.quantization.weight import QuantisedWeight
@@ -197,7 +198,7 @@ class _Packer:
     def _rounded(self, name: str, weight: torch.Tensor, inputs: torch.Tensor | None, own_channels: bool) -> None:
         """Pack a float product, float32 [rows, columns]."""
         _check_finite(self.checkpoint, name, weight)
-        moments = None if inputs is None else inputs.t() @ inputs / len(inputs)
+        moments = None if inputs is None else second_moments(inputs)
         packed = pack_float(weight.to(self.dtype)) if self.format is None else self.format.pack(weight, moments)
         self._add(name, packed, weight, inputs, own_channels)
 
@@ -206,10 +207,13 @@ class _Packer:
     ) -> None:
         self.matrices[name] = packed
         entry: dict[str, Any] = {"name": name, "kind": packed.kind, "bytes": packed.nbytes}
+        part = _first_rows(packed)
         if inputs is not None:
-            entry |= {"error": _output_error(packed, weight, _sample(inputs)), "input_channels": own_channels}
+            entry |= {
+                "error": _output_error(part, weight[: part.rows], _sample(inputs)),
+                "input_channels": own_channels,
+            }
         else:
-            part = _first_rows(packed)
             entry["weight_error"] = _relative(dequantised(part) - weight[: part.rows].float(), weight[: part.rows])
         self.report.append(entry)
 
@@ -286,7 +290,8 @@ def _first_rows(packed: PackedMatrix) -> PackedMatrix:
 
 def _output_error(packed: PackedMatrix, weight: torch.Tensor, inputs: torch.Tensor) -> float:
     given = round_activations(inputs) if packed.activation_group else inputs
-    return _relative(given @ dequantised(packed).t() - inputs @ weight.t(), inputs @ weight.t())
+    wanted = inputs @ weight.t()
+    return _relative(given @ dequantised(packed).t() - wanted, wanted)
 
 
 def _relative(difference: torch.Tensor, whole: torch.Tensor) -> float:

@@ -21,6 +21,8 @@ _WEIGHT_POWERS = (0.0, 0.25, 0.5)
 _KEEP_BELOW = 0.98
 """Input channels get scales of their own where the error falls below this part of the plain grouping's."""
 _ACTIVATION_GROUP = 32
+_OUTPUTS = 1024
+"""Rows of a weight by which its columns are judged, at most: evenly spread."""
 _FLOOR = 1e-4
 """Least magnitude of a channel that counts, in parts of the mean one."""
 
@@ -51,6 +53,8 @@ def choose_channels(
         bits, asymmetric, group_size: of the format.
         round_inputs: whether the format rounds activations to int8.
     """
+    if len(weight) > _OUTPUTS:
+        weight = weight[torch.linspace(0, len(weight) - 1, _OUTPUTS).long()]
     wanted = inputs @ weight.t()
     scale = float(wanted.square().sum()) or 1.0
 

@@ -6,7 +6,7 @@ such as ``w4a8:group_size=64`` set its options.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, get_args
 
@@ -24,6 +24,8 @@ Activations = Literal["int8", "float"]
 Calibration = Literal["auto", "text", "none"]
 """auto: calibrated where somebody asks for a file of it, and at load where the model is small; text, none: always,
 never."""
+Moments = torch.Tensor | Sequence[torch.Tensor]
+"""Second moments of a product's inputs, float32: as `second_moments` gives them, or of each column alone [columns]."""
 _PAGE = "techniques/quantization.md"
 
 
@@ -50,12 +52,12 @@ class WeightFormat:
         """The format of the vocabulary's two matrices."""
         return self
 
-    def pack(self, weight: torch.Tensor, moments: torch.Tensor | None = None) -> PackedMatrix:
+    def pack(self, weight: torch.Tensor, moments: Moments | None = None) -> PackedMatrix:
         """A float weight [rows, columns] as the kernels want it.
 
         Args:
             weight: float32.
-            moments: float32 second moments of its inputs: [columns, columns], or only their diagonal [columns].
+            moments: of its inputs.
         """
         raise NotImplementedError
 
@@ -67,7 +69,7 @@ class BFloat16(WeightFormat):
 
     name: ClassVar[str] = "bfloat16"
 
-    def pack(self, weight: torch.Tensor, moments: torch.Tensor | None = None) -> PackedMatrix:
+    def pack(self, weight: torch.Tensor, moments: Moments | None = None) -> PackedMatrix:
         """See `WeightFormat.pack`."""
         return pack_float(weight.to(torch.bfloat16))
 
@@ -103,19 +105,18 @@ class IntegerFormat(WeightFormat):
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return self.name + ":" + ",".join(f"{name}={value}" for name, value in given.items())
 
-    def quantise(self, weight: torch.Tensor, moments: torch.Tensor | None = None) -> QuantisedWeight:
+    def quantise(self, weight: torch.Tensor, moments: Moments | None = None) -> QuantisedWeight:
         """Round a float weight.
 
         Args:
             weight: float32 [rows, columns], finite.
-            moments: second moments of its inputs. [columns, columns]: errors of columns are made up for by others;
-                [columns]: scales are chosen by them; None: scales are chosen by the error of the weights.
+            moments: of its inputs. In blocks: errors of columns are made up for by others; of each column: scales are
+                chosen by them; None: scales are chosen by the error of the weights.
         """
         columns, short = weight.shape[1], -weight.shape[1] % self.group_size
         padded = torch.nn.functional.pad(weight.float(), (0, short)) if short else weight.float()
-        if moments is not None and moments.ndim == 2:
-            full = torch.nn.functional.pad(moments, (0, short, 0, short))
-            codes, grid = compensated(padded, full, self.bits, self.has_mins, self.group_size)
+        if moments is not None and not isinstance(moments, torch.Tensor):
+            codes, grid = compensated(padded, moments, self.bits, self.has_mins, self.group_size)
         else:
             grouped = padded.reshape(len(padded), -1, self.group_size)
             importance = None if moments is None else torch.nn.functional.pad(moments, (0, short))
@@ -124,7 +125,7 @@ class IntegerFormat(WeightFormat):
             codes = _codes(grid, grouped)
         return QuantisedWeight(_stored(codes[:, :columns], grid), grid.scales, grid.mins, self.group_size, self.bits)
 
-    def pack(self, weight: torch.Tensor, moments: torch.Tensor | None = None) -> PackedMatrix:
+    def pack(self, weight: torch.Tensor, moments: Moments | None = None) -> PackedMatrix:
         """See `WeightFormat.pack`."""
         return pack_weight(self.quantise(weight, moments), self.activations)
 
