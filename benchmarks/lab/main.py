@@ -156,7 +156,7 @@ def refresh_page(page: Path, records: Records, name: str, size: Size, threads: S
     plot(records, size.titles, threads, [picture], name)
     machine = records.more("machine")[-1].more
     lead = (
-        f"### {name}\n\nRandom weights, on {machine['cores']} cores of a {machine['processor']}; "
+        f"### {name}\n\nRandom weights; {machine['processor']}, {machine['cores']} cores; "
         f"ramify's kernels: {machine['kernels']}."
     )
     image = f"![Every engine beside the best peer](assets/{picture.name})"
