@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from collections.abc import Callable
@@ -24,10 +25,14 @@ def holds_in_a_child(law: Callable[[], bool]) -> bool:
 
 
 def said_without_memory(call: Callable[[], object]) -> str:
-    """The error of a call that finds no more memory than the process has already."""
+    """The error of a call for which there is no memory: all that the process has is taken, and it gets no more."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used, before[1]))
+    taken: list[bytearray] = []
+    with contextlib.suppress(MemoryError):
+        while True:
+            taken.append(bytearray(1 << 22))
     try:
         call()
     except MemoryError as error:
