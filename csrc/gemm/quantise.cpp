@@ -93,7 +93,8 @@ struct Rounding {
 };
 #endif
 
-// Four codes for each of `rows` steps of 16 inputs, as products with weights of 4 bits and of 8 bits read them.
+// Sixteen codes of a row, four to each step, which holds those of `rows` rows: as bytes, or as 16-bit integers beside
+// weights of 8 bits.
 inline void put_bytes(const std::int8_t* sixteen, std::int8_t* codes, std::size_t rows) {
   for (std::size_t j = 0; j < LANES; j += 4) std::memcpy(codes + j * rows, sixteen + j, 4);
 }
