@@ -24,9 +24,13 @@ class Ratio:
     high: float
     rounds: int
 
+    @property
+    def spread(self) -> str:
+        """The range over the rounds, if there were several."""
+        return f" ({self.low:.2f}-{self.high:.2f})" if self.rounds > 1 else ""
+
     def __str__(self) -> str:
-        spread = f" ({self.low:.2f}-{self.high:.2f})" if self.rounds > 1 else ""
-        return f"{self.median:.2f}{spread}"
+        return f"{self.median:.2f}{self.spread}"
 
 
 def best_ratio(records: Records, workload: str, threads: int, bits: int | None = None) -> Ratio | None:
@@ -102,7 +106,7 @@ def _ratios_table(records: Records, titles: dict[str, str], threads: int) -> str
         whole = best_ratio(records, workload, threads)
         if whole is None:
             continue
-        columns["best of each"][title] = f"**{whole.median:.2f}**{str(whole)[4:]}"
+        columns["best of each"][title] = f"**{whole.median:.2f}**{whole.spread}"
         columns["whose"][title] = f"{KINDS[whole.ours].label}, {KINDS[whole.peer].label}"
         each = {column: best_ratio(records, workload, threads, bits) for bits, column in _BITS.items()}
         for column, ratio in each.items():

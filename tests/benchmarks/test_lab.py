@@ -144,7 +144,7 @@ def test_the_tables_of_a_shape_take_the_place_between_its_marks(tmp_path: Path) 
     machine = {"processor": "a processor", "cores": 2, "kernels": "avx2"}
     records.add(Record("machine", 0, 0, "", None, "", more=machine))
     for threads in (1, 2):
-        records.add(Record("decode-4", threads, 0, "ramify-w4a8", 30.0 * threads, "tokens/s"))
+        records.add(Record("decode-4", threads, 0, "ramify-w4a8", 30.0 * threads**2, "tokens/s"))
         records.add(Record("decode-4", threads, 0, "llamacpp-q4_0", 10.0, "tokens/s"))
         records.add(Record("operator", threads, 0, "norm", 5.0, "GB/s", more={"share": 0.5}))
     page = tmp_path / "page.md"
@@ -158,7 +158,7 @@ def test_the_tables_of_a_shape_take_the_place_between_its_marks(tmp_path: Path) 
     text = page.read_text()
     assert "ramify's kernels: avx2" in text
     assert "| decode, batch 4 | **3.00** | 3.00 | ramify W4A8, llama.cpp Q4_0 |" in text
-    assert "| decode, batch 4 | **6.00** | 6.00 | ramify W4A8, llama.cpp Q4_0 |" in text
+    assert "| decode, batch 4 | **12.00** | 12.00 | ramify W4A8, llama.cpp Q4_0 |" in text
     assert "| norm | 5.0 GB/s, 50% | 5.0 GB/s, 50% |" in text
     assert "stale" not in text
     assert text.startswith("before\n")
