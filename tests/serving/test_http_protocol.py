@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx2 as httpx
@@ -11,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ramify.serving.auth import Caller
 from ramify.serving.edge import Edge, EdgeRules, SecurityHeaders
+from ramify.serving.http_protocol import BEGAN
 from ramify.serving.limits import Limits
 from tests.serving.edge_server import exchange, is_error, listening, post, raw, read_answer, status_of
 
@@ -19,18 +21,25 @@ LIMITS = Limits(
     max_body_bytes=10_000, max_upload_bytes=50_000, body_timeout_s=0.3, max_bodies_bytes=20_000, stall_timeout_s=0.3,
 )  # fmt: skip
 ENDLESS = 2**26
+REQUEST = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
 class Echo:
-    """Answers with the body; what `/flood` writes is never read by anybody."""
+    """Answers with the body; what `/flood` writes is never read by anybody, `/busy` keeps all others waiting."""
 
     def __init__(self) -> None:
         self.flood_ended = threading.Event()
         self.served: list[str] = []
+        self.began_s = 0.0
+        self.busy, self.free = threading.Event(), threading.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.served.append(scope["path"])
+        self.began_s = scope["state"][BEGAN]
+        if scope["path"] == "/busy":
+            self.busy.set()
+            assert self.free.wait(20)  # and with it the whole loop
         if scope["path"] == "/flood":
             await self._flood(receive, send)
             return
@@ -136,6 +145,23 @@ def test_requests_that_are_sent_ahead_are_all_answered_in_order(port: str) -> No
             got += more
         sender.join()
     assert [int(answer[-4:]) for answer in got.split(b"HTTP/1.1 200")[1:]] == list(range(many))
+
+
+def test_a_request_began_when_its_bytes_came_however_late_they_are_read(port: str, echo: Echo) -> None:
+    with raw(port) as first, raw(port) as second:
+        assert status_of(exchange(second, REQUEST)) == 200
+        for _ in range(3):
+            echo.busy.clear()
+            echo.free.clear()
+            first.sendall(b"GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert echo.busy.wait(20)
+            before_s = time.perf_counter()
+            second.sendall(REQUEST)
+            time.sleep(0.01)
+            after_s = time.perf_counter()
+            echo.free.set()
+            assert status_of(exchange(first, b"")) == status_of(exchange(second, b"")) == 200
+            assert before_s - 0.001 < echo.began_s < after_s
 
 
 @pytest.mark.parametrize("beginning", [b"", b"GET /echo HTTP/1.1\r\nHo", HEAD + b"Content-Length: 1000\r\n\r\n["])

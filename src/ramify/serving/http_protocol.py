@@ -10,10 +10,11 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ramify.serving.errors import ApiError
+from ramify.serving.first_bytes import FirstBytes
 from ramify.serving.limits import Limits
 
 BEGAN = "began_s"
-"""In the scope's state: when the request's first byte was read, of `time.perf_counter`."""
+"""In the scope's state: when the request's first byte came, of `time.perf_counter`."""
 
 
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
@@ -38,7 +39,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._in_headers = True
         self._in_body = False
+        self._in_message = False
         self._began = False
+        self._came_s: float | None = None
+        self._first_bytes: FirstBytes | None = None
         self._header_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -50,11 +54,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(503, "the server has as many connections as it takes: try again", {"retry-after": "1"})
         else:
             self._set_deadline(self.bounds.header_timeout_s)
+            self._first_bytes = FirstBytes.of(transport, self._first_received)
+            self.loop.call_soon(self._wait_for_request)  # transports begin to read after this call
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
         self._set_deadline(None)
         self._set_stalled(None)
+        if self._first_bytes is not None:
+            self._first_bytes.close()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -73,8 +81,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.scope["state"][BEGAN] = time.perf_counter()
+        self.scope["state"][BEGAN] = time.perf_counter() if self._came_s is None else self._came_s
         self._in_headers, self._in_body, self._began, self._header_bytes = True, False, True, 0
+        self._in_message = True
         if self._deadline is None:
             self._set_deadline(self.bounds.header_timeout_s)
 
@@ -86,15 +95,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Its body is whole."""
-        self._in_body = False
+        self._in_body = self._in_message = False
         self._set_deadline(None)
         super().on_message_complete()
+        self._wait_for_request()
 
     def on_response_complete(self) -> None:
         """Its answer is out; what still comes of its body is thrown away, but not for ever."""
         super().on_response_complete()
         if self._in_body and not self.transport.is_closing():
             self._set_deadline(self.bounds.body_timeout_s)
+        self._wait_for_request()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is written to."""
@@ -105,6 +116,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """It has caught up."""
         self._set_stalled(None)
         super().resume_writing()
+
+    def _wait_for_request(self) -> None:
+        """Nothing is under way: what comes next is a request."""
+        answered = self.cycle is None or self.cycle.response_complete
+        if self._first_bytes is not None and answered and not self._in_message and not self.transport.is_closing():
+            self._first_bytes.wait()
+
+    def _first_received(self, came_s: float, data: bytes) -> None:
+        self._came_s = came_s
+        self.data_received(data)
+        self._came_s = None
 
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:

@@ -231,9 +231,9 @@ def _say_what_is_open(server: Server, ports: Ports) -> None:
 
 
 def _raise_file_limit(limits: Limits) -> None:
-    """Every connection is an open file, and systems allow few unless asked."""
+    """Every connection is open twice (see `first_bytes`), and systems allow few files unless asked."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.max_connections + _SPARE_FILES
+    wanted = 2 * limits.max_connections + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
         possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))

@@ -24,7 +24,7 @@ class RequestRecord:
     Attributes:
         request_id: the client's, or made here.
         method, route: such as "POST" and "/v1/chat/completions"; the route as declared, never as called.
-        arrived_s: when its first byte was read.
+        arrived_s: when its first byte came.
         arrived_unix_s: the same as Unix time.
         timeout_s: the client's patience, from the header.
         background: nobody waits for it (a batch).

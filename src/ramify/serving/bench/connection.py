@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import httptools
 
-from ramify.serving.bench.stamps import READ_BYTES, ask_for_stamps, holds_more, receive
+from ramify.serving.stamps import READ_BYTES, ask_for_stamps, holds_more, receive
 
 IDLE_FOR_LONG_S = 1.0
 """Servers keep idle connections for seconds at least."""

@@ -6,13 +6,12 @@ prepares the requests of the next moments. It sleeps until shortly before a requ
 
 from __future__ import annotations
 
-import gc
 import heapq
 import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from ramify.errors import ConfigError
@@ -20,6 +19,7 @@ from ramify.serving.bench.address import Address
 from ramify.serving.bench.client import Measured, Target, read_answer
 from ramify.serving.bench.connection import Exchange
 from ramify.serving.bench.plan import Session, Turn
+from ramify.serving.bench.undisturbed import undisturbed
 from ramify.serving.bench.watch import Moment, Watch
 from ramify.serving.bench.wire import Wire
 
@@ -71,7 +71,9 @@ def drive(
     """
     if max_concurrency is not None and max_concurrency < 1:
         raise ConfigError(f"max_concurrency={max_concurrency} does not work: it must be 1 or more")
-    with closing(Wire(address)) as wire, _no_collections():
+    span_s = max((session.at_s for session in sessions), default=0.0)
+    polled = POLL_S * len(sessions) / max(span_s, POLL_S)
+    with closing(Wire(address)) as wire, undisturbed(polled):
         run = _Run(wire, address, target, sessions, max_concurrency, on_request)
         run.go(Watch(address) if watched else None)
     load = run.load
@@ -238,18 +240,3 @@ class _Run:
                 self._schedule(max(at_s + watch.interval_s, self._now_s()), lambda at_s: self._look(watch, at_s))
 
         self._wire.start(Exchange(watch.request, again))
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Inside, no garbage is searched for: on a heap of some size that takes milliseconds."""
-    gc.collect()
-    gc.freeze()
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-        gc.unfreeze()
