@@ -33,13 +33,15 @@ class Clockwork:
     """A server that answers after given waits and logs its own times.
 
     Attributes:
-        stalled_until_s: nothing is answered before this moment.
+        stall_s: from the first request on it answers nothing for so long.
+        stalled_until_s: the end of that.
         crowd: nothing is answered before so many requests are there at once.
     """
 
     first_s: float = 0.02
     gap_s: float = 0.005
     tokens: int = 4
+    stall_s: float = 0.0
     stalled_until_s: float = 0.0
     crowd: int = 0
     fail_every: int = 0
@@ -59,6 +61,7 @@ class Clockwork:
         return StreamingResponse(self._stream(body, arrived_s), media_type="text/event-stream")
 
     async def _stream(self, body: dict[str, Any], arrived_s: float) -> AsyncIterator[bytes]:
+        self.stalled_until_s = self.stalled_until_s or time.perf_counter() + self.stall_s
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         if self.at_once >= self.crowd:
@@ -121,9 +124,8 @@ async def test_what_is_measured_is_what_the_server_logged() -> None:
 
 
 async def test_requests_that_were_due_while_the_server_stood_still_are_charged_with_the_wait() -> None:
-    server = Clockwork()
+    server = Clockwork(stall_s=0.6, crowd=2)
     async with clockwork(server) as address:
-        server.stalled_until_s = time.perf_counter() + 0.6
         load = await to_thread(drive, address, TARGET, sessions(12, 0.05), max_concurrency=2)
     waits = [ttft_s(request) for request in load.requests]
     # Two are in flight while it stands still; each later one was due in that time and waited for the rest of it.
