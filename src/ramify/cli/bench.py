@@ -90,7 +90,12 @@ def serve(
         read_log(server_log)  # what cannot be read is said before the run
     load = _run(address, target, workload, arrivals, tokens_per_word, max_concurrency, seed)
     summary = summarise(load, objectives)
-    counted = None if server_log is None else compare(load.requests, server_log)
+    counted, unusable = None, None
+    if server_log is not None:
+        try:
+            counted = compare(load.requests, server_log)
+        except ConfigError as error:
+            unusable = error  # told when what was measured is written and shown
     report = _plain(summary.to_dict() | ({} if counted is None else {"server_log": counted.to_dict()}))
     if output_dir is not None:
         _write(output_dir, load, report)
@@ -100,6 +105,8 @@ def serve(
         _show(summary)
         if counted is not None:
             _show_both(counted)
+    if unusable is not None:
+        raise unusable
     if summary.completed == 0:
         raise ConfigError(f"no request went well: {next(iter(summary.errors), 'nothing was sent')}")
 

@@ -110,3 +110,17 @@ async def test_the_command_says_what_failed_and_refuses_what_cannot_be() -> None
         wrong = (("--base-url", "nowhere"), ("--max-concurrency", "0"), ("--server-log", "/nowhere/x"))
         for option in wrong:
             assert (await to_thread(CliRunner().invoke, app, [*given, *option])).exit_code != 0, option
+
+
+async def test_a_log_of_something_else_is_told_when_the_run_is_saved(tmp_path: Path) -> None:
+    other = tmp_path / "other.log"
+    other.write_text("nothing of this run\n")
+    out = tmp_path / "out"
+    async with clockwork(Clockwork()) as address:
+        given = ["bench", "serve", "--base-url", str(address), "--tokens-per-word", "1", "--num-prompts", "2"]
+        given += ["--request-rate", "inf", "--server-log", str(other), "-o", str(out)]
+        told = await to_thread(CliRunner().invoke, app, given)
+    assert told.exit_code != 0
+    assert "holds none of these requests" in str(told.exception) + told.output
+    assert json.loads((out / "summary.json").read_text())["completed"] == 2
+    assert len((out / "requests.jsonl").read_text().splitlines()) == 2
