@@ -54,20 +54,28 @@ struct Join {
   float* add;   // [rows]; negative: the row saw nothing of the range, and stays as it is
 };
 
+// `x` in each lane, 0 where a < b.
+inline F32x16 zero_where_less(F32x16 a, F32x16 b, F32x16 x) {
+#if defined(RAMIFY_LANES_256)  // the compiler makes more of a choice from zeros
+  return {_mm256_and_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_NLT_UQ), x.lo), _mm256_and_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_NLT_UQ), x.hi)};
+#else
+  return where_less(a, b, F32x16::zero(), x);
+#endif
+}
+
 // 2^x for x <= 0 within 2 units in the last place; 0 below -125, NaN for NaN. Same steps on all lanes and variants.
 inline F32x16 exp2(F32x16 x) {
-  const F32x16 lowest = F32x16::broadcast(-125.0f);
+  const F32x16 lowest = F32x16::broadcast(-125.0f);       // what comes out below is thrown away
   const F32x16 shifter = F32x16::broadcast(12582912.0f);  // 1.5 * 2^23: rounds to an integer, kept in the lowest bits
-  const F32x16 inside = max(lowest, x);
-  const F32x16 biased = inside + shifter;
-  const F32x16 r = inside - (biased - shifter);
+  const F32x16 biased = x + shifter;
+  const F32x16 r = x - (biased - shifter);
   F32x16 p = F32x16::broadcast(1.3264726908e-3f);
   p = fma(p, r, F32x16::broadcast(9.6715126604e-3f));
   p = fma(p, r, F32x16::broadcast(5.5507337442e-2f));
   p = fma(p, r, F32x16::broadcast(2.4022242085e-1f));
   p = fma(p, r, F32x16::broadcast(6.9314697760e-1f));
   p = fma(p, r, F32x16::broadcast(1.0f));
-  return where_less(x, lowest, F32x16::zero(), scale_by_exponent(p, biased));
+  return zero_where_less(x, lowest, scale_by_exponent(p, biased));
 }
 
 // The loops over rows and lanes are unrolled first of all: only then does the compiler keep the sums in registers.
@@ -185,14 +193,15 @@ inline std::size_t next_rows(std::size_t left) {
   return left < 2 * MAX_ROWS ? (left + 1) / 2 : MAX_ROWS;
 }
 
-// Joins what was seen behind `state` to its maxima and sums; `join` gets the factors of the outputs. Rows are padded to 16.
+// Joins what was seen behind `state` to its maxima and sums; `join` gets the factors of the outputs, padded to 16 rows.
 inline void join_sums(const State& state, const float* maximum, const float* sum, std::size_t rows, const Join& join) {
   for (std::size_t r = 0; r < rows; r += LANES) {
-    const F32x16 before = F32x16::load(state.maximum + r), behind = F32x16::load(maximum + r);
+    const std::size_t n = rows - r;
+    const F32x16 before = F32x16::load_first(state.maximum + r, n), behind = F32x16::load_first(maximum + r, n);
     const F32x16 largest = max(before, behind);
     const F32x16 keep = exp2(before - largest), add = exp2(behind - largest);
-    fma(F32x16::load(state.sum + r), keep, F32x16::load(sum + r) * add).store(state.sum + r);
-    largest.store(state.maximum + r);
+    fma(F32x16::load_first(state.sum + r, n), keep, F32x16::load_first(sum + r, n) * add).store_first(state.sum + r, n);
+    largest.store_first(state.maximum + r, n);
     keep.store(join.keep + r);
     add.store(join.add + r);
   }

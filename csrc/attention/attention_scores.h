@@ -25,6 +25,8 @@ class ScoreBuffers {
     if (memory != nullptr) std::memset(memory, 0, floats(plan) * sizeof(float));
   }
 
+  bool wanted() const { return memory_ != nullptr; }
+
   // One row's weights of one range. place: token * heads + head.
   void note_range(std::size_t place, std::size_t range, std::size_t block_size, float maximum, const float* weights,
                   std::size_t end) const {

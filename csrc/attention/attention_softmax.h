@@ -1,20 +1,19 @@
-// The partial softmax of one row over one range.
+// The partial softmax of the rows of a panel over one range.
 #pragma once
 
 #include "attention/attention_kernels.h"
 
 namespace ramify::RAMIFY_ISA {
 
+constexpr std::size_t PANEL = 48;  // rows whose scores of a range are held at once: a multiple of every MAX_ROWS and of 16
+
 // What every row of a range needs to know.
 struct RangeView {
   std::size_t begin;          // keys of the range that any row sees,
   std::size_t end;
+  bool whole;                 // each row sees all keys
   const float* key_scales;    // [RANGE] of int8, or null
   const float* value_scales;  // likewise
-};
-
-struct Partial {
-  float maximum, sum;
 };
 
 inline F32x16 lane_numbers(std::size_t first) {
@@ -29,36 +28,42 @@ inline F32x16 masked(F32x16 scores, std::size_t first, std::size_t begin, std::s
   return where_less(place, F32x16::broadcast(static_cast<float>(end)), scores, nothing);
 }
 
-// Turns the scores of the keys [begin, end), in powers of two, into weights; all others of the groups become zero.
+// The largest score of a row that sees all keys.
 template <std::size_t Groups>
-inline Partial softmax_groups(float* scores, std::size_t begin, std::size_t end, const RangeView& view) {
-  F32x16 held[Groups];
+inline float largest_score(const float* scores) {
   F32x16 largest = F32x16::broadcast(-std::numeric_limits<float>::infinity());
-  for (std::size_t g = 0; g < Groups; ++g) {
-    held[g] = F32x16::load(scores + g * LANES);
-    if (view.key_scales != nullptr) held[g] = held[g] * F32x16::load(view.key_scales + g * LANES);
-    if (begin > g * LANES || end < (g + 1) * LANES) held[g] = masked(held[g], g * LANES, begin, end);
-    largest = max(largest, held[g]);
-  }
-  const float maximum = reduce_max(largest);
-  const F32x16 maxima = F32x16::broadcast(maximum);
-  F32x16 sum = F32x16::zero();
-  for (std::size_t g = 0; g < Groups; ++g) {
-    held[g] = exp2(held[g] - maxima);
-    sum = sum + held[g];
-    held[g].store(scores + g * LANES);
-  }
-  return {maximum, reduce_add(sum)};
+#pragma GCC unroll 16
+  for (std::size_t g = 0; g < Groups; ++g) largest = max(largest, F32x16::load(scores + g * LANES));
+  return reduce_max(largest);
 }
 
-// Groups of 16 keys that no row sees are left out: they would add zeros.
-inline Partial partial_softmax(float* scores, std::size_t begin, std::size_t end, const RangeView& view) {
-  switch ((view.end + LANES - 1) / LANES) {
-    case 1: return softmax_groups<1>(scores, begin, end, view);
-    case 2: return softmax_groups<2>(scores, begin, end, view);
-    case 3: return softmax_groups<3>(scores, begin, end, view);
-    default: return softmax_groups<RANGE / LANES>(scores, begin, end, view);
+// Scales the scores of int8 keys, and lets those beyond the keys [begin, end) be -inf.
+inline void mask_row(float* scores, std::size_t begin, std::size_t end, const RangeView& view) {
+  for (std::size_t at = 0; at < view.end; at += LANES) {
+    F32x16 group = F32x16::load(scores + at);
+    if (view.key_scales != nullptr) group = group * F32x16::load(view.key_scales + at);
+    if (begin > at || end < at + LANES) group = masked(group, at, begin, end);
+    group.store(scores + at);
   }
+}
+
+// Turns the scores of rows into weights: 2^(score - maximum) and their sum. To add up the lanes of a sum takes steps that
+// wait for each other, so that is left for the end, where rows overlap.
+template <std::size_t Groups>
+inline void weigh_rows(float* scores, std::size_t rows, const float* maximum, float* sum) {
+  alignas(64) float lanes[PANEL * LANES];
+  for (std::size_t r = 0; r < rows; ++r) {
+    const F32x16 maxima = F32x16::broadcast(maximum[r]);
+    F32x16 total = F32x16::zero();
+#pragma GCC unroll 1
+    for (std::size_t g = 0; g < Groups; ++g) {  // not unrolled: the constants of exp2 have to stay in registers
+      const F32x16 weights = exp2(F32x16::load(scores + r * RANGE + g * LANES) - maxima);
+      weights.store(scores + r * RANGE + g * LANES);
+      total = total + weights;
+    }
+    total.store(lanes + r * LANES);
+  }
+  for (std::size_t r = 0; r < rows; ++r) sum[r] = reduce_add(F32x16::load(lanes + r * LANES));
 }
 
 // Weights of int8 values: each times the scale of its value.

@@ -11,7 +11,6 @@
 namespace ramify::RAMIFY_ISA {
 
 constexpr float LOG2_E = 1.44269504f;
-constexpr std::size_t PANEL = 48;  // rows whose scores of a range are held at once: a multiple of every MAX_ROWS and of 16
 constexpr std::size_t IN_PLACE_ROWS = 2 * MAX_ROWS;  // more rows pay for a float32 copy of the range
 
 // One row of an item: one query head of one token.
@@ -59,18 +58,14 @@ class Work {
   // Folds the sections of a tile that were computed apart.
   void merge(const AttentionTile& tile, const State& partials) {
     rows_ = tile.queries * group_;
-    Carver carver(thread_scratch(2 * state_floats(rows_, width_) + 2 * round_up(rows_) + row_floats()));
+    Carver carver(thread_scratch(state_floats(rows_, width_) + 2 * round_up(rows_) + row_floats()));
     take_rows(carver);
     total_ = carver.take_state(rows_, width_);
-    state_ = carver.take_state(rows_, width_);  // its sums are padded to 16, which those of the partials are not
     join_ = {carver.take(rows_), carver.take(rows_)};
     add_rows(tile, 0);
     clear(total_, rows_, width_);
     for (std::size_t section = 0; section < tile.sections; ++section) {
-      const State part = from_row(partials, tile.partial + section * rows_, width_);
-      std::memcpy(state_.maximum, part.maximum, rows_ * sizeof(float));
-      std::memcpy(state_.sum, part.sum, rows_ * sizeof(float));
-      join_states(total_, {state_.maximum, state_.sum, part.output}, rows_, width_, join_);
+      join_states(total_, from_row(partials, tile.partial + section * rows_, width_), rows_, width_, join_);
     }
     finish(total_, 0, rows_);
   }
@@ -116,10 +111,9 @@ class Work {
     for (std::size_t q = 0; q < tile.queries; ++q) {
       const float* from = call_.query + (tile.row + q) * call_.query_stride + head_ * group_ * dim_;
       float* to = query_ + (row + q * group_) * dim_;
-      for (std::size_t at = 0; at < group_ * dim_; at += LANES) {
-        const std::size_t n = group_ * dim_ - at;
-        (F32x16::load_first(from + at, n) * factor).store_first(to + at, n);
-      }
+      const std::size_t size = group_ * dim_, whole = size / LANES * LANES;
+      for (std::size_t at = 0; at < whole; at += LANES) (F32x16::load(from + at) * factor).store(to + at);
+      if (whole < size) (F32x16::load_first(from + whole, size - whole) * factor).store_first(to + whole, size - whole);
     }
   }
 
@@ -153,7 +147,7 @@ class Work {
     if (begin_row == end_row) return;
     if (call_.layer.type == KVType::int8) reader_.copy_scales(tile, range, end, copies_);
     const bool in_place = reader_.lies_well(tile, range) && (sizeof(Element) == sizeof(float) || end_row - begin_row <= IN_PLACE_ROWS);
-    if (end_row - begin_row <= IN_PLACE_ROWS) reader_.prefetch(tile, range + 1);
+    reader_.prefetch(tile, range + 1);
     if (in_place) return fold_panels(reader_.in_place(tile, range, end), range, begin_row, end_row);
     fold_panels(reader_.copied(tile, range, end, copies_), range, begin_row, end_row);
   }
@@ -167,14 +161,20 @@ class Work {
 
   // Which keys of a range these rows see, all together.
   RangeView view(std::size_t range, std::size_t first, std::size_t count) const {
-    std::size_t begin = RANGE, end = 0;
-    for (std::size_t r = first; r < first + count; ++r) {
-      if (!sees(row_[r], range)) continue;
-      begin = std::min(begin, begin_key(row_[r], range));
-      end = std::max(end, end_key(row_[r], range));
-    }
     const bool scaled = call_.layer.type == KVType::int8;
-    return {begin, end, scaled ? copies_.key_scales : nullptr, scaled ? copies_.value_scales : nullptr};
+    RangeView view{RANGE, 0, true, scaled ? copies_.key_scales : nullptr, scaled ? copies_.value_scales : nullptr};
+    std::uint32_t last_begin = 0, first_end = UINT32_MAX;
+    for (std::size_t r = first; r < first + count; ++r) {
+      last_begin = std::max(last_begin, row_[r].begin);
+      first_end = std::min(first_end, row_[r].end);
+    }
+    view.whole = last_begin <= range * RANGE && first_end >= (range + 1) * RANGE;
+    for (std::size_t r = first; r < first + (view.whole ? 1 : count); ++r) {
+      if (!sees(row_[r], range)) continue;
+      view.begin = std::min(view.begin, begin_key(row_[r], range));
+      view.end = std::max(view.end, end_key(row_[r], range));
+    }
+    return view;
   }
 
   static std::size_t begin_key(const Row& row, std::size_t range) { return row.begin > range * RANGE ? row.begin - range * RANGE : 0; }
@@ -189,49 +189,56 @@ class Work {
       n = next_rows(count - done);
       RowKernels<Stored>::score[n - 1](query_ + (first + done) * dim_, dim_, source, groups, scores_ + done * RANGE);
     }
-    for (std::size_t r = 0; r < count; ++r) weigh(row_[first + r], range, seen, r);
-    for (std::size_t r = count; r < round_up(count); ++r) skip(r);
+    weigh(range, seen, groups, first, count);
     const State state = from_row(state_, first, width_);
-    const Join join{join_.keep, join_.add};
-    join_panel(state, count, join);
-    for (std::size_t r = 0; r < count; ++r) {
-      if (!sees(row_[first + r], range)) join.add[r] = -1.0f;
+    join_sums(state, partial_.maximum, partial_.sum, count, join_);
+    for (std::size_t r = 0; r < count && !seen.whole; ++r) {
+      if (!sees(row_[first + r], range)) join_.add[r] = -1.0f;
     }
     for (std::size_t done = 0, n = 0; done < count; done += n) {
       n = next_rows(count - done);
-      RowKernels<Stored>::sum[n - 1](scores_ + done * RANGE, seen.begin, seen.end, source, {join.keep + done, join.add + done},
+      RowKernels<Stored>::sum[n - 1](scores_ + done * RANGE, seen.begin, seen.end, source, {join_.keep + done, join_.add + done},
                                      state.output + done * width_, width_);
     }
   }
 
-  void skip(std::size_t r) {
-    partial_.maximum[r] = LOWEST;
-    partial_.sum[r] = 0.0f;
-  }
-
-  // Scores to weights, of one row of a panel.
-  void weigh(const Row& row, std::size_t range, const RangeView& seen, std::size_t r) {
-    float* scores = scores_ + r * RANGE;
-    if (!sees(row, range)) {
-      std::fill(scores, scores + RANGE, 0.0f);
-      return skip(r);
+  // Scores to weights, of the rows of a panel. Groups of 16 keys that none of them sees are left out: they would add zeros.
+  void weigh(std::size_t range, const RangeView& seen, std::size_t groups, std::size_t first, std::size_t count) {
+    switch (groups) {
+      case 1: weigh_groups<1>(range, seen, first, count); break;
+      case 2: weigh_groups<2>(range, seen, first, count); break;
+      case 3: weigh_groups<3>(range, seen, first, count); break;
+      default: weigh_groups<RANGE / LANES>(range, seen, first, count);
     }
-    const Partial partial = partial_softmax(scores, begin_key(row, range), end_key(row, range), seen);
-    partial_.maximum[r] = partial.maximum;
-    partial_.sum[r] = partial.sum;
-    buffers_.note_range(row.place, range, call_.layer.block_size, partial.maximum, scores, seen.end);
-    if (seen.value_scales != nullptr) scale_weights(scores, seen);
+    for (std::size_t r = 0; r < count && (buffers_.wanted() || seen.value_scales != nullptr); ++r) {
+      float* weights = scores_ + r * RANGE;
+      const Row& row = row_[first + r];
+      if (sees(row, range)) buffers_.note_range(row.place, range, call_.layer.block_size, partial_.maximum[r], weights, seen.end);
+      if (seen.value_scales != nullptr) scale_weights(weights, seen);
+    }
   }
 
-  // `join_sums` on rows whose place is not a multiple of 16.
-  void join_panel(const State& state, std::size_t count, const Join& join) {
-    alignas(64) float maximum[PANEL], sum[PANEL];
-    std::memcpy(maximum, state.maximum, count * sizeof(float));
-    std::memcpy(sum, state.sum, count * sizeof(float));
-    for (std::size_t r = count; r < round_up(count); ++r) maximum[r] = LOWEST, sum[r] = 0.0f;
-    join_sums({maximum, sum, nullptr}, partial_.maximum, partial_.sum, count, join);
-    std::memcpy(state.maximum, maximum, count * sizeof(float));
-    std::memcpy(state.sum, sum, count * sizeof(float));
+  template <std::size_t Groups>
+  void weigh_groups(std::size_t range, const RangeView& seen, std::size_t first, std::size_t count) {
+    if (!seen.whole || seen.key_scales != nullptr) mask(range, seen, first, count);
+    for (std::size_t r = 0; r < count; ++r) partial_.maximum[r] = largest_score<Groups>(scores_ + r * RANGE);
+    if (!seen.whole) {
+      for (std::size_t r = 0; r < count; ++r) {
+        if (!sees(row_[first + r], range)) partial_.maximum[r] = LOWEST;  // all weights become 2^-inf
+      }
+    }
+    weigh_rows<Groups>(scores_, count, partial_.maximum, partial_.sum);
+  }
+
+  void mask(std::size_t range, const RangeView& seen, std::size_t first, std::size_t count) {
+    for (std::size_t r = 0; r < count; ++r) {
+      const Row& row = row_[first + r];
+      if (sees(row, range)) {
+        mask_row(scores_ + r * RANGE, begin_key(row, range), end_key(row, range), seen);
+      } else {
+        std::fill_n(scores_ + r * RANGE, RANGE, -std::numeric_limits<float>::infinity());
+      }
+    }
   }
 
   void keep(const State& partials, const AttentionTile& tile, std::size_t section, std::size_t row, std::size_t count) {
