@@ -1,10 +1,12 @@
 #include "attention/attention_plan.h"
 
 #include <algorithm>
+#include <functional>
 #include <stdexcept>
 #include <string>
 
 #include "core/scratch.h"
+#include "core/thread_pool.h"
 
 namespace ramify {
 namespace {
@@ -15,6 +17,17 @@ constexpr std::size_t FEW_ITEMS = 16;       // fewer are split, so that threads 
 constexpr std::size_t PARTIAL_ROWS = 32768; // rows times sections of a wave: 8 MB a KV head of 64 dimensions
 
 std::size_t divide_up(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
+
+// Whether threads that take the dearest item first, one after the other, end at about the same time; also if one of them
+// begins late, for which there have to be a few for each.
+bool shares_are_alike(std::vector<std::uint64_t> costs, std::size_t threads) {
+  if (threads > 1 && costs.size() < 4 * threads) return false;
+  std::sort(costs.begin(), costs.end(), std::greater<>());
+  std::vector<std::uint64_t> shares(threads);
+  for (const std::uint64_t cost : costs) *std::min_element(shares.begin(), shares.end()) += cost;
+  const auto [least, most] = std::minmax_element(shares.begin(), shares.end());
+  return *most - *least <= *most / 8;
+}
 
 [[noreturn]] void refuse(const std::string& what, std::size_t span) {
   throw std::invalid_argument("attention: span " + std::to_string(span) + " " + what);
@@ -108,6 +121,7 @@ void AttentionPlan::add_tree(const AttentionBatch& batch, std::size_t span) {
 void AttentionPlan::add_tile(AttentionTile tile, bool whole) {
   tile.num_blocks = static_cast<std::uint32_t>(divide_up(tile.end(), shape.block_size));
   tile.sections = static_cast<std::uint32_t>(divide_up(tile.end(), SECTION));
+  tile.first = 1;
   (whole ? whole_ : split_).push_back(static_cast<std::uint32_t>(tiles.size()));
   tiles.push_back(tile);
 }
@@ -126,33 +140,84 @@ std::uint64_t AttentionPlan::cost(const AttentionTile& tile, std::size_t section
   return ranges * (4 + tile.queries * shape.group);
 }
 
+// Whether two tiles read the same keys and values all through a section.
+bool AttentionPlan::same_section(const AttentionTile& a, const AttentionTile& b, std::size_t section) const {
+  if (a.sections <= section || b.sections <= section) return false;
+  for (std::size_t range = section * SECTION / RANGE; range < (section + 1) * SECTION / RANGE; ++range) {
+    const std::size_t first = range * RANGE / shape.block_size;
+    if (a.num_blocks <= first && b.num_blocks <= first) return true;
+    if (!same_range(a, b, range)) return false;
+  }
+  return true;
+}
+
+// How many sections from the first one on the tiles of an item have in common.
+std::uint32_t AttentionPlan::shared_sections(const AttentionItem& item) const {
+  const AttentionTile& tile = tiles[members[item.member_begin]];
+  const auto shared = [&](std::size_t section) {
+    return std::all_of(&members[item.member_begin] + 1, &members[item.member_begin] + (item.member_end - item.member_begin),
+                       [&](std::uint32_t other) { return same_section(tile, tiles[other], section); });
+  };
+  std::uint32_t end = 1;
+  while (end < tile.sections && shared(end)) ++end;
+  return end;
+}
+
+// Lets the first items of tiles go on as long as their tiles read the same: their queries are prepared once, and what they
+// have of a section is joined while it is in the cache. Only where the threads still get like shares.
+void AttentionPlan::lengthen(AttentionWave& wave, std::size_t from) {
+  std::vector<AttentionItem> longer(wave.items.begin() + from, wave.items.end());
+  std::vector<std::uint64_t> costs;
+  for (AttentionItem& item : longer) {
+    item.section_end = shared_sections(item);
+    for (std::size_t section = 1; section < item.section_end; ++section) {
+      for (std::size_t i = item.member_begin; i < item.member_end; ++i) item.cost += cost(tiles[members[i]], section);
+    }
+    costs.insert(costs.end(), shape.kv_heads, item.cost);
+  }
+  if (!shares_are_alike(costs, static_cast<std::size_t>(num_threads()))) return;
+  std::copy(longer.begin(), longer.end(), wave.items.begin() + from);
+  for (const AttentionItem& item : longer) {
+    for (std::size_t i = item.member_begin; i < item.member_end; ++i) tiles[members[i]].first = item.section_end;
+  }
+}
+
 // Tiles whose sections are items of their own, in waves of bounded memory.
 void AttentionPlan::plan_split(const std::vector<std::uint32_t>& chosen) {
   std::vector<std::uint64_t> order;
   for (std::size_t begin = 0; begin < chosen.size();) {
     if (waves.back().partial_rows != 0) waves.emplace_back();
     AttentionWave& wave = waves.back();
-    std::size_t end = begin, sections = 0;
-    for (; end < chosen.size() && (end == begin || wave.partial_rows < PARTIAL_ROWS); ++end) {
-      AttentionTile& tile = tiles[chosen[end]];
+    std::size_t end = begin, sections = 0, row_sections = 0;
+    for (; end < chosen.size() && (end == begin || row_sections < PARTIAL_ROWS); ++end) {
+      const AttentionTile& tile = tiles[chosen[end]];
       sections = std::max<std::size_t>(sections, tile.sections);
-      if (tile.sections == 1) continue;
-      tile.partial = static_cast<std::uint32_t>(wave.partial_rows);
-      wave.partial_rows += tile.queries * shape.group * tile.sections;
-      wave.split.push_back(chosen[end]);
+      if (tile.sections > 1) row_sections += tile.queries * shape.group * tile.sections;
     }
+    const std::size_t from = wave.items.size();
     for (std::size_t section = 0; section < sections; ++section) {
       order.clear();
       for (std::size_t i = begin; i < end; ++i) {
         const AttentionTile& tile = tiles[chosen[i]];
-        if (tile.sections <= section) continue;
+        if (tile.sections <= section || (section != 0 && section < tile.first)) continue;
         const auto block = static_cast<std::uint64_t>(blocks[tile.blocks + section * SECTION / shape.block_size]);
         order.push_back(block << 32 | chosen[i]);
       }
       plan_section(wave, section, order);
+      if (section == 0) lengthen(wave, from);
     }
+    for (std::size_t i = begin; i < end; ++i) place_parts(wave, chosen[i]);
     begin = end;
   }
+}
+
+// Where the parts of a tile lie that is not finished by its first item.
+void AttentionPlan::place_parts(AttentionWave& wave, std::uint32_t index) {
+  AttentionTile& tile = tiles[index];
+  if (tile.first == tile.sections) return;
+  tile.partial = static_cast<std::uint32_t>(wave.partial_rows);
+  wave.partial_rows += tile.queries * shape.group * tile.parts();
+  wave.split.push_back(index);
 }
 
 // Groups the tiles of a section that start with the same range. `order`: first block and tile of each.

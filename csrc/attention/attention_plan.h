@@ -2,7 +2,8 @@
 //
 // A row's keys are cut into ranges of 64 positions and sections of 4 ranges. Each range is a partial softmax; ranges are
 // merged in order within their section, sections in order within the row. The plan decides only which rows are multiplied
-// with a range together, and which thread folds which section: never how a row is summed.
+// with a range together, and which sections one thread folds, of which the number of threads has a say: never how a row is
+// summed.
 #pragma once
 
 #include <cstddef>
@@ -41,14 +42,17 @@ struct AttentionTile {
   std::uint32_t blocks;      // its block table in the plan's
   std::uint32_t num_blocks;  // up to its last row
   std::uint32_t sections;
-  std::uint32_t partial;     // its first row among the partial results of its wave
+  std::uint32_t first;       // how many sections its first item folds
+  std::uint32_t partial;     // its first row among the partial results of its wave: of the first item, then of each section
   std::uint32_t tail;        // slots of the positions from `tail_start` on, in the plan's, if it is a row of a tree
   std::uint32_t tail_start;  // otherwise beyond all positions
 
   std::uint32_t end() const { return position + queries; }
+  std::uint32_t parts() const { return sections - first + 1; }
+  std::uint32_t part(std::uint32_t section) const { return section == 0 ? 0 : section - first + 1; }
 };
 
-// Tiles that start a section with the same blocks, to be computed by one thread.
+// Tiles that start a section with the same blocks, to be computed by one thread; from section 0 on it may be several.
 struct AttentionItem {
   std::uint32_t member_begin, member_end;
   std::uint32_t section_begin, section_end;
@@ -58,7 +62,7 @@ struct AttentionItem {
 // What is computed before the partial results are merged and their memory is used again.
 struct AttentionWave {
   std::vector<AttentionItem> items;
-  std::vector<std::uint32_t> split;  // tiles whose sections are merged behind
+  std::vector<std::uint32_t> split;  // tiles whose parts are merged behind
   std::size_t partial_rows = 0;      // of one KV head
 };
 
@@ -84,6 +88,10 @@ struct AttentionPlan {
   void add_tree(const AttentionBatch& batch, std::size_t span);
   void add_tile(AttentionTile tile, bool whole);
   void plan_split(const std::vector<std::uint32_t>& tiles);
+  bool same_section(const AttentionTile& a, const AttentionTile& b, std::size_t section) const;
+  void lengthen(AttentionWave& wave, std::size_t from);
+  std::uint32_t shared_sections(const AttentionItem& item) const;
+  void place_parts(AttentionWave& wave, std::uint32_t tile);
   void plan_section(AttentionWave& wave, std::size_t section, std::vector<std::uint64_t>& order);
   void add_item(AttentionWave& wave, std::size_t section, std::size_t member_begin);
   std::uint64_t cost(const AttentionTile& tile, std::size_t section) const;

@@ -36,26 +36,27 @@ class Work {
 
   void run(const AttentionItem& item, const State& partials) {
     prepare(item);
+    const bool joins = item.section_end - item.section_begin > 1;
     for (std::size_t section = item.section_begin; section < item.section_end; ++section) {
       clear(state_, rows_, width_);
       fold_section(item, section);
-      if (item.section_end - item.section_begin > 1) join_states(total_, state_, rows_, width_, join_);
+      if (joins) join_states(total_, state_, rows_, width_, join_);
     }
-    if (item.section_end - item.section_begin > 1) return finish(total_, 0, rows_);
+    const State& folded = joins ? total_ : state_;
     std::size_t row = 0;
     for (std::size_t i = item.member_begin; i < item.member_end; ++i) {
       const AttentionTile& tile = plan_.tiles[plan_.members[i]];
       const std::size_t count = tile.queries * group_;
-      if (tile.sections == 1) {
-        finish(state_, row, count);
+      if (item.section_begin == 0 && item.section_end == tile.sections) {
+        finish(folded, row, count);
       } else {
-        keep(partials, tile, item.section_begin, row, count);
+        keep(folded, row, count, from_row(partials, tile.partial + tile.part(item.section_begin) * count, width_));
       }
       row += count;
     }
   }
 
-  // Folds the sections of a tile that were computed apart.
+  // Joins the parts of a tile that were computed apart. The first one is what the sections before the next gave together.
   void merge(const AttentionTile& tile, const State& partials) {
     rows_ = tile.queries * group_;
     Carver carver(thread_scratch(state_floats(rows_, width_) + 2 * round_up(rows_) + row_floats()));
@@ -63,10 +64,14 @@ class Work {
     total_ = carver.take_state(rows_, width_);
     join_ = {carver.take(rows_), carver.take(rows_)};
     add_rows(tile, 0);
-    clear(total_, rows_, width_);
-    for (std::size_t section = 0; section < tile.sections; ++section) {
-      join_states(total_, from_row(partials, tile.partial + section * rows_, width_), rows_, width_, join_);
+    const auto part = [&](std::size_t i) { return from_row(partials, tile.partial + i * rows_, width_); };
+    if (tile.first > 1) {
+      keep(part(0), 0, rows_, total_);
+    } else {
+      clear(total_, rows_, width_);
+      join_states(total_, part(0), rows_, width_, join_);
     }
+    for (std::size_t i = 1; i < tile.parts(); ++i) join_states(total_, part(i), rows_, width_, join_);
     finish(total_, 0, rows_);
   }
 
@@ -241,8 +246,8 @@ class Work {
     }
   }
 
-  void keep(const State& partials, const AttentionTile& tile, std::size_t section, std::size_t row, std::size_t count) {
-    const State to = from_row(partials, tile.partial + section * count, width_), from = from_row(state_, row, width_);
+  void keep(const State& state, std::size_t row, std::size_t count, const State& to) const {
+    const State from = from_row(state, row, width_);
     std::memcpy(to.maximum, from.maximum, count * sizeof(float));
     std::memcpy(to.sum, from.sum, count * sizeof(float));
     std::memcpy(to.output, from.output, count * width_ * sizeof(float));

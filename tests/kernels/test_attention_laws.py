@@ -19,6 +19,7 @@ from ramify.errors import EngineError
 from ramify.kernels.attention import KVLayer, QuerySpan, RaggedBatch, paged_attention, plan_attention
 from ramify.kernels.attention_reference import reference_paged_attention, reference_plan
 from ramify.kernels.kv_layer import reference_store_kv, store_kv
+from ramify.kernels.native import native
 
 OnEveryPath = Callable[[Callable[[], torch.Tensor]], list[torch.Tensor]]
 DTYPES = [torch.float32, torch.bfloat16, torch.int8]
@@ -279,8 +280,10 @@ def test_a_draft_tree_has_the_bits_of_its_paths(on_every_path: OnEveryPath, star
     assert torch.equal(found[0], alone(of, spans, query, window))
 
 
-def test_groups_are_found_in_the_block_tables() -> None:
-    """Samples of one prompt are one piece of work where they share blocks, and one each where they differ."""
+@pytest.mark.parametrize(("threads", "expected"), [(1, [1 + 8, 8, 2]), (16, [2 + 8, 8 + 8, 2 + 2])])
+def test_groups_are_found_in_the_block_tables(threads: int, expected: list[int]) -> None:
+    """Samples of one prompt are one piece of work where they share blocks, and one each where they differ: a piece of
+    each section of 256 positions, so that many threads get a share, or of all that a piece's samples have in common."""
     of = scene(80)
 
     def items(tables: list[list[int]], start: int) -> int:
@@ -295,10 +298,18 @@ def test_groups_are_found_in_the_block_tables() -> None:
         )
         return int(plan.native.items)
 
-    prefix = list(range(1, 33))  # two sections of 256 positions
-    assert items([[*prefix, 40 + i] for i in range(8)], 512) == 2 + 8
-    assert items([[*prefix[i:], *prefix[:i]] for i in range(8)], 511) == 8 + 8  # the same blocks, each time elsewhere
-    assert items([prefix, prefix, prefix[::-1]], 511) == 2 + 2
+    prefix = list(range(1, 33))  # two sections
+    before = native().num_threads()
+    native().set_num_threads(threads)
+    try:
+        found = [
+            items([[*prefix, 40 + i] for i in range(8)], 512),
+            items([[*prefix[i:], *prefix[:i]] for i in range(8)], 511),  # the same blocks, each time elsewhere
+            items([prefix, prefix, prefix[::-1]], 511),
+        ]
+    finally:
+        native().set_num_threads(before)
+    assert found == expected
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
