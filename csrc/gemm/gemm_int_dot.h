@@ -21,7 +21,7 @@ constexpr std::size_t HALVES_INPUTS = 32;
 // Weights are read once in order, from memory as soon as there are few rows; hardware looks ahead within a page only.
 RAMIFY_INLINE inline void prefetch_weights([[maybe_unused]] const std::uint8_t* weights) {
 #if defined(RAMIFY_LANES_512) || defined(RAMIFY_LANES_256)
-  constexpr std::size_t BYTES_AHEAD = 2048;
+  constexpr std::size_t BYTES_AHEAD = 4096;  // what a core reads while memory that others read too answers
   const auto address = reinterpret_cast<std::uintptr_t>(weights) + BYTES_AHEAD;  // perhaps past the end
   _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0);
 #endif
