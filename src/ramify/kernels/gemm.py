@@ -10,6 +10,9 @@ the order of the inputs, with fused multiply-adds:
 - otherwise: `p = sum(float(chunk) * weight_scale)` and with minima `sum(code_sum * min)`, each chunk's after its
   product, then `out = p * activation_scale + out`.
 
+A weight with factors has integer scales, so all inputs that share a factor (and a scale of the activation) are summed
+exactly: `out = (float(sum(chunk * weight_scale)) * activation_scale) * factor + out`.
+
 A product with a float weight is one chain of fused multiply-adds in the order of the inputs; a bfloat16 weight takes
 activations rounded to bfloat16. Where codes meet float activations the chain runs over `x * code` and begins anew with
 each group: `out = scale * chain + (min * x_sum + out)`, where `min` is `-8 * scale` for codes that count from 8.
@@ -23,9 +26,9 @@ from types import ModuleType
 import torch
 
 from ramify.errors import ConfigError
+from ramify.kernels.blocks import PANEL
 from ramify.kernels.native import extension
 from ramify.kernels.packed import (
-    PANEL,
     PackedMatrix,
     dequantised,
     group_values,
@@ -155,6 +158,8 @@ def _products(x: torch.Tensor, weight: PackedMatrix) -> torch.Tensor:
     weights = integer_codes(weight).float().view(-1, columns // chunk, chunk).permute(1, 2, 0)  # [chunks, chunk, N]
     products, sums = chunks @ weights, chunks.sum(dim=2, keepdim=True)  # below 2^24, so exact
     w_scales = group_values(weight, "scales").T  # [G, N]
+    if "factors" in weight.tensors:
+        return _factored(products, w_scales, x_scales, group_values(weight, "factors"))
     mins = group_values(weight, "mins").T if "mins" in weight.tensors else None
     x_scales = x_scales.T.unsqueeze(2)  # [activation groups, M, 1]
     out = torch.zeros(x.shape[0], weights.shape[2])
@@ -171,6 +176,20 @@ def _products(x: torch.Tensor, weight: PackedMatrix) -> torch.Tensor:
                 total = _fma(products[c], w_scales[c], total)
                 total = total if mins is None else _fma(sums[c], mins[c], total)
             out = _fma(total, x_scales[g], out)
+    return out
+
+
+def _factored(
+    products: torch.Tensor, w_scales: torch.Tensor, x_scales: torch.Tensor, factors: torch.Tensor
+) -> torch.Tensor:
+    """Of products [chunks, M, N] with integer scales [chunks, N], and numbers of groups: [M, A] and [N, A]."""
+    out = torch.zeros(products.shape[1:])
+    chunks_together = len(products) // factors.shape[1]
+    for group in range(factors.shape[1]):
+        total = torch.zeros_like(out, dtype=torch.float64)  # holds every such integer
+        for chunk in range(group * chunks_together, (group + 1) * chunks_together):
+            total += products[chunk].double() * w_scales[chunk].double()
+        out = _fma(total.float() * x_scales[:, group, None], factors[:, group], out)
     return out
 
 

@@ -1,15 +1,14 @@
 """Weights as the matrix kernels read them: one layout for every instruction set, so that cached files work everywhere.
 
-Columns of the output go in blocks of 16 (their number is padded to 32). An integer block holds four consecutive inputs
-of its 16 columns side by side, 64 bytes a step:
+Columns of the output go in blocks of 16 (their number is padded to 32), and inputs are padded to whole groups. Codes
+lie as `kernels.blocks` says; scales, minima and factors are `[block, group, column]`. bfloat16 blocks hold two
+consecutive inputs side by side, float32 blocks one.
 
-- 8 bits: byte `[block, step, column, i]` is `code + 128` of input `4 * step + i`;
-- 4 bits: of each 32 inputs, byte `[block, 4 * chunk + step, column, i]` holds input `32 * chunk + 4 * step + i` in its
-  low half and the one 16 inputs later in its high half.
+A weight is one of these, where codes count from 128, 32 or 8 (of 8, 6 or 4 bits; the first are stored so) or from 0:
 
-Scales (and minima) are `[block, group, column]`. bfloat16 blocks hold two consecutive inputs side by side, float32
-blocks one. Inputs are padded to whole groups. A weight is `scale * code + min`, where symmetric 4-bit codes count from
-8, and all others from 0.
+- `scale * code`, and `scale * code + min` with minima, which 4-bit codes from 0 go with: float scales;
+- `factor * (scale * code)`: scales are integers, one for 32 inputs, and a float factor belongs to the inputs that
+  share a scale of the activation. All between two factors is then summed as integers.
 """
 
 from __future__ import annotations
@@ -17,22 +16,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
 from ramify.errors import ConfigError
+from ramify.kernels.blocks import (
+    BLOCK,
+    CHUNK,
+    PANEL,
+    interleaved,
+    packed_codes,
+    pad,
+    padded,
+    rows_of,
+    unpacked_codes,
+)
 from ramify.kernels.native import native
 
-Kind = Literal["w8a8", "w4a8", "w8a16", "w4a16", "bfloat16", "float32"]
+Kind = Literal["w8a8", "w6a8", "w4a8", "w8a16", "w4a16", "bfloat16", "float32"]
 
-BLOCK = 16
-PANEL = 32  # columns that a kernel computes together: two blocks
-STEP = 4  # consecutive inputs that stand side by side
-HALVES = 32  # inputs whose 4-bit codes share 16 bytes a column
 GROUP_SIZES = (16, 32, 64, 128)
 ACTIVATION_GROUPS = (32, 64, 128)
-SYMMETRIC_ZERO = 8  # of 4-bit codes
+_ZEROS = {4: 8, 6: 32}
+"""What symmetric codes are stored from, by bits."""
+_LARGEST_SCALE, _LARGEST_6 = 127, 31
+_BITS = {"w8a8": 8, "w6a8": 6, "w4a8": 4, "w8a16": 8, "w4a16": 4, "bfloat16": 16, "float32": 32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +51,13 @@ class PackedMatrix:
     Attributes:
         rows: outputs, N.
         columns: inputs, K.
-        kind: what is stored and how it is multiplied: weights of 8 or 4 bits with activations of 8 bits (`w8a8`,
-            `w4a8`) or with float ones (`w8a16`, `w4a16`), or floats.
+        kind: what is stored and how it is multiplied: weights of 8, 6 or 4 bits with activations of 8 bits (`w8a8`,
+            `w6a8`, `w4a8`) or with float ones (`w8a16`, `w4a16`), or floats.
         group_size: inputs that share a scale of the weight; 0 for floats.
-        activation_group: inputs that share a scale of an activation; 0 where activations stay floats.
-        tensors: contiguous buffers, to be saved and mapped as they are: "codes" uint8, "scales" float16 or float32 and
-            perhaps "mins" of either; or "weight".
+        activation_group: inputs that share a scale of an activation, and the weight's factor if it has one; 0 where
+            activations stay floats.
+        tensors: contiguous buffers, to be saved and mapped as they are: "codes" uint8 and "scales" float16 or float32
+            and perhaps "mins" of either; or "codes", "scales" int8 and "factors" bfloat16; or "weight".
     """
 
     rows: int
@@ -60,7 +70,7 @@ class PackedMatrix:
     @property
     def bits(self) -> int:
         """Bits of a code; 16 or 32 for floats."""
-        return {"w8a8": 8, "w4a8": 4, "w8a16": 8, "w4a16": 4, "bfloat16": 16, "float32": 32}[self.kind]
+        return _BITS[self.kind]
 
     @property
     def is_integer(self) -> bool:
@@ -70,7 +80,7 @@ class PackedMatrix:
     @property
     def padded_columns(self) -> int:
         """Inputs with the padding to whole groups."""
-        return _padded(self.columns, max(self.group_size, self.activation_group, HALVES))
+        return padded(self.columns, max(self.group_size, self.activation_group, CHUNK))
 
     @property
     def nbytes(self) -> int:
@@ -83,11 +93,12 @@ class PackedMatrix:
         if not self.is_integer:
             address, half = self.tensors["weight"].data_ptr(), self.kind == "bfloat16"
             return native().FloatMatrix(values=address, bfloat16=half, rows=self.rows, columns=self.columns)
-        codes, scales, mins = self.tensors["codes"], self.tensors["scales"], self.tensors.get("mins")
+        scales, mins = self.tensors["scales"], self.tensors.get("mins")
         return native().IntMatrix(
-            codes=codes.data_ptr(),
+            codes=self.tensors["codes"].data_ptr(),
             scales=scales.data_ptr(),
-            mins=0 if mins is None else mins.data_ptr(),
+            mins=_address(mins),
+            factors=_address(self.tensors.get("factors")),
             half_scales=scales.dtype == torch.float16,
             half_mins=mins is not None and mins.dtype == torch.float16,
             bits=self.bits,
@@ -101,7 +112,12 @@ class PackedMatrix:
     @property
     def zero(self) -> int:
         """What a code stands for as an integer is the code less this."""
-        return SYMMETRIC_ZERO if self.bits == 4 and "mins" not in self.tensors else 0
+        return 0 if "mins" in self.tensors else _ZEROS.get(self.bits, 0)
+
+
+def own_activation_group(columns: int) -> int:
+    """The inputs that share a scale of an activation where weights have integer scales: no more padding than of 32."""
+    return max(size for size in ACTIVATION_GROUPS if padded(columns, CHUNK) % size == 0)
 
 
 def pack_int(
@@ -109,6 +125,7 @@ def pack_int(
     scales: torch.Tensor,
     mins: torch.Tensor | None = None,
     *,
+    factors: torch.Tensor | None = None,
     bits: int,
     activations: Literal["int8", "float"] = "int8",
     group_size: int | None = None,
@@ -117,11 +134,14 @@ def pack_int(
     """Lay integer codes out.
 
     Args:
-        codes: [N, K]; 8 bits: int8, or uint8 with `mins`; 4 bits: uint8 in 0..15.
-        scales: [N, G] float16 or float32, kept in that type; G = ceil(K / group_size).
+        codes: [N, K]; 8 bits: int8, or uint8 with `mins`; 6 bits: int8 in -31..31; 4 bits: uint8 in 0..15.
+        scales: [N, G] float16 or float32, kept in that type, or int8 above -128 with `factors`; G = ceil(K /
+            group_size).
         mins: [N, G] float16 or float32: a weight is `scale * code + min`. Without it a weight is `scale * code`, where
             4-bit codes count from 8.
-        bits: 8 or 4.
+        factors: [N, A] bfloat16, not negative; A = ceil(K / activation_group). A weight is `factor * scale * code`, in
+            groups of 32. Always with 6 bits, never with 8.
+        bits: 8, 6 or 4.
         activations: "int8" quantises them a row and a group at a time, "float" leaves them.
         group_size: 16, 32, 64 or 128 inputs; found from the shapes if only one of them fits.
         activation_group: 32, 64 or 128 inputs.
@@ -129,22 +149,25 @@ def pack_int(
     Raises:
         ConfigError: shapes, types or sizes that do not fit together.
     """
-    group = _check(codes, scales, mins, bits, group_size, activation_group)
+    if factors is None:
+        group = _check(codes, scales, mins, bits, group_size, activation_group)
+    else:
+        group = CHUNK
+        _check_factors(codes, scales, mins, factors, bits, activations, group_size, activation_group)
     if codes.dtype == torch.uint8 and bits == 8:
         assert mins is not None
         codes, mins = (codes ^ 0x80).view(torch.int8), mins.float() + 128 * scales.float()
-    whole = _padded(codes.shape[1], max(group, activation_group if activations == "int8" else 0, HALVES))
-    stored = (codes ^ -128).view(torch.uint8) if bits == 8 else codes
-    padding = 128 if bits == 8 else SYMMETRIC_ZERO
-    packed = _interleave(_pad(stored, _padded(codes.shape[0], PANEL), whole, padding), STEP)
-    if bits == 4:
-        low, high = packed.view(packed.shape[0], -1, 2, HALVES // 8, BLOCK * STEP).unbind(2)
-        packed = (low | (high << 4)).reshape(packed.shape[0], -1, BLOCK, STEP).contiguous()
-    tensors = {"codes": packed, "scales": _pack_groups(scales, whole // group)}
+    whole = padded(codes.shape[1], max(group, activation_group if activations == "int8" else 0, CHUNK))
+    if codes.dtype == torch.int8:
+        codes = (codes ^ -128 if bits == 8 else codes + _ZEROS[bits]).view(torch.uint8)
+    filled = pad(codes, padded(codes.shape[0], PANEL), whole, 128 if bits == 8 else _ZEROS[bits])
+    tensors = {"codes": packed_codes(filled, bits), "scales": _pack_groups(scales, whole // group)}
     if mins is not None:
         tensors["mins"] = _pack_groups(mins, whole // group)
+    if factors is not None:
+        tensors["factors"] = _pack_groups(factors, whole // activation_group)
     integer = activations == "int8"
-    kind: Kind = ("w8a8" if integer else "w8a16") if bits == 8 else ("w4a8" if integer else "w4a16")
+    kind = cast(Kind, f"w{bits}a{8 if integer else 16}")
     return PackedMatrix(codes.shape[0], codes.shape[1], kind, group, activation_group if integer else 0, tensors)
 
 
@@ -157,19 +180,15 @@ def pack_float(weight: torch.Tensor) -> PackedMatrix:
     if weight.ndim != 2 or weight.dtype not in (torch.bfloat16, torch.float32):
         raise ConfigError(f"a weight {tuple(weight.shape)} of {weight.dtype}: give [N, K] bfloat16 or float32")
     kind: Kind = "bfloat16" if weight.dtype == torch.bfloat16 else "float32"
-    padded = _pad(weight, _padded(weight.shape[0], PANEL), _padded(weight.shape[1], HALVES), 0)
-    packed = _interleave(padded, 2 if kind == "bfloat16" else 1)
+    filled = pad(weight, padded(weight.shape[0], PANEL), padded(weight.shape[1], CHUNK), 0)
+    packed = interleaved(filled, 2 if kind == "bfloat16" else 1)
     return PackedMatrix(weight.shape[0], weight.shape[1], kind, 0, 0, {"weight": packed})
 
 
 def integer_codes(weight: PackedMatrix) -> torch.Tensor:
     """Codes as the integers that scales multiply: [N padded, K padded] int8."""
-    packed = weight.tensors["codes"]
-    if weight.bits == 8:
-        return _rows_of(packed).view(torch.int8) ^ -128
-    steps = packed.view(packed.shape[0], -1, 1, HALVES // 8, BLOCK * STEP)
-    codes = torch.cat([steps & 15, steps >> 4], dim=2).view(packed.shape[0], -1, BLOCK, STEP)
-    return _rows_of(codes).view(torch.int8) - weight.zero
+    codes = unpacked_codes(weight.tensors["codes"], weight.bits).view(torch.int8)
+    return codes ^ -128 if weight.bits == 8 else codes - weight.zero
 
 
 def slices(weight: PackedMatrix, rows: int) -> Iterator[PackedMatrix]:
@@ -179,17 +198,21 @@ def slices(weight: PackedMatrix, rows: int) -> Iterator[PackedMatrix]:
         yield replace(weight, rows=min(rows, weight.rows - begin), tensors=tensors)
 
 
-def group_values(weight: PackedMatrix, name: Literal["scales", "mins"]) -> torch.Tensor:
-    """Scales or minima: [N padded, G] float32."""
+def group_values(weight: PackedMatrix, name: Literal["scales", "mins", "factors"]) -> torch.Tensor:
+    """Scales, minima or factors: [N padded, G] float32."""
     return weight.tensors[name].float().transpose(1, 2).flatten(0, 1)
 
 
 def dequantised(weight: PackedMatrix) -> torch.Tensor:
     """The weight as floats: [N, K] float32, of a float weight its own values."""
     if not weight.is_integer:
-        return _rows_of(weight.tensors["weight"])[: weight.rows, : weight.columns].float()
+        return rows_of(weight.tensors["weight"])[: weight.rows, : weight.columns].float()
     groups = integer_codes(weight).float().view(-1, weight.padded_columns // weight.group_size, weight.group_size)
-    values = groups * group_values(weight, "scales").unsqueeze(-1)
+    scales = group_values(weight, "scales")
+    if "factors" in weight.tensors:  # exact, and so is the product with a code
+        factors = group_values(weight, "factors")
+        scales *= factors.repeat_interleave(weight.activation_group // weight.group_size, dim=1)
+    values = groups * scales.unsqueeze(-1)
     if "mins" in weight.tensors:
         values += group_values(weight, "mins").unsqueeze(-1)
     return values.flatten(1)[: weight.rows, : weight.columns]
@@ -200,13 +223,8 @@ def _check(
 ) -> int:
     types = {8: (torch.int8,) if mins is None else (torch.int8, torch.uint8), 4: (torch.uint8,)}
     if bits not in types:
-        raise ConfigError(f"bits={bits} does not work: use 8 or 4")
-    if codes.ndim != 2 or codes.dtype not in types[bits] or 0 in codes.shape:
-        raise ConfigError(f"{bits}-bit codes {tuple(codes.shape)} of {codes.dtype}: give [N, K] of {types[bits]}")
-    if bits == 4 and int(codes.max()) > 15:
-        raise ConfigError(f"a 4-bit code is {int(codes.max())}: codes go from 0 to 15")
-    if activations not in ACTIVATION_GROUPS:
-        raise ConfigError(f"activation_group={activations} does not work: use one of {ACTIVATION_GROUPS}")
+        raise ConfigError(f"bits={bits} does not work without factors: use 8 or 4")
+    _check_codes(codes, bits, types[bits], activations)
     for name, values in (("scales", scales), ("mins", mins)):
         if values is not None and values.dtype not in (torch.float16, torch.float32):
             raise ConfigError(f"{name} are {values.dtype}: give float16 or float32")
@@ -222,24 +240,47 @@ def _check(
     return group
 
 
-def _padded(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
+def _check_factors(
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    mins: torch.Tensor | None,
+    factors: torch.Tensor,
+    bits: int,
+    activations: str,
+    group: int | None,
+    activation_group: int,
+) -> None:
+    if mins is not None or activations != "int8" or bits not in _ZEROS:
+        raise ConfigError("factors go with 4 or 6 bits, activations='int8', and no mins: leave factors out")
+    _check_codes(codes, bits, (torch.int8,) if bits == 6 else (torch.uint8,), activation_group)
+    if group not in (None, CHUNK):
+        raise ConfigError(f"group_size={group} does not work with factors: repeat the scales, one for {CHUNK} inputs")
+    given = (("scales", scales, torch.int8, CHUNK), ("factors", factors, torch.bfloat16, activation_group))
+    for name, values, kind, size in given:
+        wanted = (codes.shape[0], -(-codes.shape[1] // size))
+        if values.dtype != kind or values.shape != wanted:
+            raise ConfigError(f"{name} {tuple(values.shape)} of {values.dtype}: give {list(wanted)} of {kind}")
+    if int(scales.min()) < -_LARGEST_SCALE:
+        raise ConfigError(f"a scale is {int(scales.min())}: scales go from {-_LARGEST_SCALE} to {_LARGEST_SCALE}")
+    if not bool((factors >= 0).all()) or not bool(factors.isfinite().all()):
+        raise ConfigError("a factor is negative or not finite: give the scales its sign")
 
 
-def _pad(matrix: torch.Tensor, rows: int, columns: int, value: int) -> torch.Tensor:
-    padding = (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])
-    return torch.nn.functional.pad(matrix, padding, value=value)
+def _check_codes(codes: torch.Tensor, bits: int, types: tuple[torch.dtype, ...], activation_group: int) -> None:
+    if codes.ndim != 2 or codes.dtype not in types or 0 in codes.shape:
+        raise ConfigError(f"{bits}-bit codes {tuple(codes.shape)} of {codes.dtype}: give [N, K] of {types}")
+    if bits == 4 and int(codes.max()) > 15:
+        raise ConfigError(f"a 4-bit code is {int(codes.max())}: codes go from 0 to 15")
+    if bits == 6 and max(int(codes.max()), -int(codes.min())) > _LARGEST_6:
+        raise ConfigError(f"6-bit codes are {int(codes.min())} to {int(codes.max())}: they go from -31 to 31")
+    if activation_group not in ACTIVATION_GROUPS:
+        raise ConfigError(f"activation_group={activation_group} does not work: use one of {ACTIVATION_GROUPS}")
 
 
-def _interleave(matrix: torch.Tensor, side_by_side: int) -> torch.Tensor:
-    blocks = matrix.view(matrix.shape[0] // BLOCK, BLOCK, -1, side_by_side)
-    return blocks.transpose(1, 2).contiguous()
-
-
-def _rows_of(blocks: torch.Tensor) -> torch.Tensor:
-    return blocks.transpose(1, 2).reshape(blocks.shape[0] * BLOCK, -1)
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _pack_groups(values: torch.Tensor, groups: int) -> torch.Tensor:
-    padded = _pad(values, _padded(values.shape[0], PANEL), groups, 0)
-    return padded.view(-1, BLOCK, groups).transpose(1, 2).contiguous()
+    filled = pad(values, padded(values.shape[0], PANEL), groups, 0)
+    return filled.view(-1, BLOCK, groups).transpose(1, 2).contiguous()

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ramify.errors import CheckpointError
-from ramify.kernels.packed import BLOCK, PackedMatrix, dequantised, pack_float
+from ramify.kernels.blocks import BLOCK
+from ramify.kernels.packed import PackedMatrix, dequantised, pack_float
 from ramify.layers.rotary import RotaryTable
 from ramify.models.checkpoint import Checkpoint
 from ramify.models.config import ModelConfig

@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ramify.errors import CheckpointError
-from ramify.kernels.packed import ACTIVATION_GROUPS, BLOCK, GROUP_SIZES, PANEL, STEP, PackedMatrix
+from ramify.kernels.blocks import BLOCK, CHUNK, PANEL, STEP
+from ramify.kernels.packed import ACTIVATION_GROUPS, GROUP_SIZES, PackedMatrix
 
 LAYOUT_VERSION = 1
 """Of the buffers (`kernels.packed`) and of the header; goes up whenever either changes."""
@@ -161,7 +162,7 @@ def _buffers(matrix: PackedMatrix) -> dict[str, tuple[tuple[int, ...], tuple[tor
     if matrix.group_size not in GROUP_SIZES or matrix.activation_group not in groups:
         return {}
     values = ((blocks, inputs // matrix.group_size, BLOCK), (torch.float16, torch.float32))
-    steps = inputs // STEP // (8 // matrix.bits)
+    steps = inputs // CHUNK * matrix.bits
     given = {"codes": ((blocks, steps, BLOCK, STEP), (torch.uint8,)), "scales": values}
     return given | ({"mins": values} if "mins" in matrix.tensors else {})
 
