@@ -87,6 +87,11 @@ inline __m512i _mm512_loadu_si512(const void* p) {
   const auto* q = static_cast<const __m256i*>(p);
   return emulated::together(_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1));
 }
+inline void _mm512_storeu_si512(void* p, __m512i a) {
+  auto* q = static_cast<__m256i*>(p);
+  _mm256_storeu_si256(q, emulated::split(a).lo);
+  _mm256_storeu_si256(q + 1, emulated::split(a).hi);
+}
 inline void _mm512_storeu_ps(void* p, __m512 a) {
   auto* q = static_cast<float*>(p);
   _mm256_storeu_ps(q, emulated::split(a).lo);
@@ -142,10 +147,14 @@ inline __m512i _mm512_mask_mov_epi32(__m512i no, __mmask16 mask, __m512i yes) {
 }
 
 inline __m512i _mm512_and_si512(__m512i a, __m512i b) { return a & b; }
+inline __m512i _mm512_andnot_si512(__m512i a, __m512i b) { return ~a & b; }
 inline __m512i _mm512_or_si512(__m512i a, __m512i b) { return a | b; }
 inline __m512i _mm512_xor_si512(__m512i a, __m512i b) { return a ^ b; }
 inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
   return emulated::each_half([](__m256i x, __m256i y) { return _mm256_add_epi32(x, y); }, a, b);
+}
+inline __m512i _mm512_mullo_epi32(__m512i a, __m512i b) {
+  return emulated::each_half([](__m256i x, __m256i y) { return _mm256_mullo_epi32(x, y); }, a, b);
 }
 inline __m512i _mm512_max_epi32(__m512i a, __m512i b) {
   return emulated::each_half([](__m256i x, __m256i y) { return _mm256_max_epi32(x, y); }, a, b);
@@ -197,6 +206,12 @@ inline __m512i _mm512_cvtepi8_epi32(__m128i a) {
 }
 inline __m256i _mm512_cvtepi32_epi16(__m512i a) { return emulated::narrowed<__m256i, std::int16_t>(a); }
 inline __m128i _mm512_cvtepi32_epi8(__m512i a) { return emulated::narrowed<__m128i, std::int8_t>(a); }
+
+// sum + two products of 16-bit integers, without saturation.
+inline __m512i _mm512_dpwssd_epi32(__m512i sum, __m512i a, __m512i b) {
+  const auto dot = [](__m256i s, __m256i x, __m256i y) { return _mm256_add_epi32(s, _mm256_madd_epi16(x, y)); };
+  return emulated::each_half(dot, sum, a, b);
+}
 
 // sum + four products of unsigned with signed bytes, without saturation.
 inline __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {

@@ -11,9 +11,12 @@ struct IntMatrix {
   const std::uint8_t* codes;
   const void* scales;  // [blocks, groups, 16]
   const void* mins;    // likewise, or null
+  // bfloat16 [blocks, activation groups, 16], or null. With them a group has 32 inputs, scales are int8, and a weight is
+  // code * scale * factor.
+  const std::uint16_t* factors;
   bool half_scales;    // float16 rather than float32
   bool half_mins;
-  std::size_t bits;  // 8 or 4
+  std::size_t bits;  // 8 or 4; 6 or 4 with factors
   std::size_t rows;
   std::size_t columns;
   std::size_t padded_columns;

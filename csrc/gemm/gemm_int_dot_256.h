@@ -137,4 +137,96 @@ RAMIFY_INLINE inline void sum_half(Sums<R>& sums, const ChunkCodes& codes, bool 
   widen<R>(sums, codes.starts);
 }
 
+// What follows is for integer scales: 16-bit sums begin at what corrects their own lanes, and one instruction widens and
+// scales them.
+
+template <std::size_t R>
+RAMIFY_INLINE inline void start_lanes(Sums<R>& sums, const std::int32_t* starts) {
+  unrolled<R>([&](auto r) RAMIFY_INLINE { sums[r][0].lo = sums[r][0].hi = _mm256_set1_epi32(starts[r]); });
+}
+
+// The same place, unknown to compilers: so they load a step again rather than hold it over others.
+RAMIFY_INLINE inline const std::uint8_t* again(const std::uint8_t* weights) {
+#if defined(__GNUC__)
+  asm("" : "+r"(weights));
+#endif
+  return weights;
+}
+
+template <std::size_t R>
+RAMIFY_INLINE inline void add_low_halves(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
+  const __m256i low = _mm256_set1_epi8(15);
+  unrolled<HALVES_STEPS>([&](auto step) RAMIFY_INLINE {
+    const std::uint8_t* at = weights + step * STEP_BYTES;
+    prefetch_weights(at);
+    add_step<R>(sums, _mm256_and_si256(load_step(at), low), _mm256_and_si256(load_step(at + 32), low), rows + step * 4 * R);
+  });
+}
+
+template <std::size_t R>
+RAMIFY_INLINE inline void add_high_halves(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
+  const __m256i low = _mm256_set1_epi8(15);
+  unrolled<HALVES_STEPS>([&](auto step) RAMIFY_INLINE {
+    const std::uint8_t* at = weights + step * STEP_BYTES;
+    const __m256i lo = _mm256_and_si256(_mm256_srli_epi16(load_step(at), 4), low);
+    const __m256i hi = _mm256_and_si256(_mm256_srli_epi16(load_step(at + 32), 4), low);
+    add_step<R>(sums, lo, hi, rows + step * 4 * R);
+  });
+}
+
+// The parts of the fourth step's codes that are beside those of the others.
+RAMIFY_INLINE inline __m256i fourth_step(const std::uint8_t* weights) {
+  const __m256i beside = _mm256_set1_epi8(static_cast<char>(0xc0));
+  const __m256i first = _mm256_and_si256(load_step(weights), beside);
+  const __m256i second = _mm256_and_si256(load_step(weights + STEP_BYTES), beside);
+  const __m256i third = _mm256_and_si256(load_step(weights + 2 * STEP_BYTES), beside);
+  const __m256i lower = _mm256_or_si256(_mm256_srli_epi16(second, 4), _mm256_srli_epi16(third, 6));
+  return _mm256_or_si256(_mm256_srli_epi16(first, 2), lower);
+}
+
+// 16 inputs of 6 bits: a 16-bit sum holds 8 products of at most 31 * 127, once it is whole.
+template <std::size_t R>
+RAMIFY_INLINE inline void sum_six_bits(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
+  const __m256i low = _mm256_set1_epi8(63);
+  unrolled<3>([&](auto step) RAMIFY_INLINE {
+    const std::uint8_t* at = weights + step * STEP_BYTES;
+    prefetch_weights(at);
+    add_step<R>(sums, _mm256_and_si256(load_step(at), low), _mm256_and_si256(load_step(at + 32), low), rows + step * 4 * R);
+  });
+  weights = again(weights);
+  add_step<R>(sums, fourth_step(weights), fourth_step(weights + 32), rows + 12 * R);
+}
+
+// Scales of 16 columns as 16-bit integers, each twice.
+RAMIFY_INLINE inline I32x16 load_scales(const std::int8_t* scales) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
+  return {_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(bytes, bytes)), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(bytes, bytes))};
+}
+
+template <std::size_t R>
+RAMIFY_INLINE inline void add_scaled_sums(std::int32_t* totals, const Sums<R>& sums, const I32x16& scales) {
+  auto* const to = reinterpret_cast<__m256i*>(totals);
+  unrolled<R>([&](auto r) RAMIFY_INLINE {
+    _mm256_store_si256(to + 2 * r, _mm256_add_epi32(_mm256_load_si256(to + 2 * r), _mm256_madd_epi16(sums[r][0].lo, scales.lo)));
+    _mm256_store_si256(to + 2 * r + 1, _mm256_add_epi32(_mm256_load_si256(to + 2 * r + 1), _mm256_madd_epi16(sums[r][0].hi, scales.hi)));
+  });
+}
+
+// totals [R, 16] += scale * sum of 32 inputs.
+template <std::size_t BITS, std::size_t R>
+RAMIFY_INLINE inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t) {
+  Sums<R> sums;
+  start_lanes<R>(sums, codes.starts);
+  if constexpr (BITS == 4) {
+    add_low_halves<R>(sums, codes.weights, codes.rows);
+    add_high_halves<R>(sums, again(codes.weights), codes.rows + 16 * R);
+  } else {
+    sum_six_bits<R>(sums, codes.weights, codes.rows);
+    add_scaled_sums<R>(totals, sums, load_scales(scales));
+    start_lanes<R>(sums, codes.starts + R);
+    sum_six_bits<R>(sums, codes.weights + 3 * STEP_BYTES, codes.rows + 16 * R);
+  }
+  add_scaled_sums<R>(totals, sums, load_scales(scales));
+}
+
 }  // namespace ramify::RAMIFY_ISA

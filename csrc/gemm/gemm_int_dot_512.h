@@ -103,4 +103,52 @@ RAMIFY_INLINE inline void sum_four_bits(Sums<R>& sums, const ChunkCodes& codes, 
   add_starts<R>(sums, codes.starts);
 }
 
+// 32 inputs of 6 bits: the fourth of each four steps is beside the other three.
+template <std::size_t R>
+RAMIFY_INLINE inline void add_six_bits(Sums<R>& sums, const std::uint8_t* weights, std::size_t block_bytes, const std::int8_t* rows) {
+  const __m512i low = _mm512_set1_epi8(63);
+  unrolled<2>([&](auto half) RAMIFY_INLINE {
+    const std::uint8_t* const at = weights + half * 3 * STEP_BYTES;
+    __m512i fourth[TILE_BLOCKS];
+    unrolled<3>([&](auto step) RAMIFY_INLINE {
+      __m512i codes[TILE_BLOCKS];
+      unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE {
+        const __m512i stored = load_step(at + b * block_bytes + step * STEP_BYTES);
+        const __m512i beside = _mm512_andnot_si512(low, stored);
+        codes[b] = _mm512_and_si512(stored, low);
+        if constexpr (step == 0) fourth[b] = _mm512_srli_epi16(beside, 2);
+        if constexpr (step != 0) fourth[b] = _mm512_or_si512(fourth[b], _mm512_srli_epi16(beside, 2 + 2 * step));
+      });
+      add_step<R>(sums, codes[0], codes[1], rows + (half * 4 + step) * 4 * R);
+    });
+    add_step<R>(sums, fourth[0], fourth[1], rows + (half * 4 + 3) * 4 * R);
+  });
+}
+
+// totals [R, 2, 16] += integer scale * sum of 32 inputs. Of 4 bits a sum fits 16 bits.
+template <std::size_t BITS, std::size_t R>
+RAMIFY_INLINE inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t next_scales) {
+  Sums<R> sums;
+  start_at_zero<R>(sums);
+  if constexpr (BITS == 4) {
+    add_halves<R>(sums, codes.weights, codes.block_bytes, codes.rows);
+  } else {
+    add_six_bits<R>(sums, codes.weights, codes.block_bytes, codes.rows);
+  }
+  add_starts<R>(sums, codes.starts);
+  unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE {
+    const auto* const bytes = reinterpret_cast<const __m128i*>(scales + b * next_scales);
+    const __m512i scale = _mm512_cvtepi8_epi32(_mm_loadu_si128(bytes)), words = _mm512_and_si512(scale, _mm512_set1_epi32(0xffff));
+    unrolled<R>([&](auto r) RAMIFY_INLINE {
+      std::int32_t* const to = totals + (r * TILE_BLOCKS + b) * LANES;
+      const __m512i total = _mm512_loadu_si512(to);
+      if constexpr (BITS == 4) {
+        _mm512_storeu_si512(to, _mm512_dpwssd_epi32(total, sums[r][b].v, words));
+      } else {
+        _mm512_storeu_si512(to, _mm512_add_epi32(total, _mm512_mullo_epi32(sums[r][b].v, scale)));
+      }
+    });
+  });
+}
+
 }  // namespace ramify::RAMIFY_ISA

@@ -1,5 +1,6 @@
 #include "gemm/quantise.h"
 
+#include <array>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -73,10 +74,14 @@ struct Rounding {
     sums = _mm256_add_epi32(sums, _mm256_add_epi32(low, high));
   }
   std::int32_t sum() const {
+    const auto [first, second] = lane_sums();
+    return first + second;
+  }
+  // Of the first two inputs of each four, and of the others.
+  std::array<std::int32_t, 2> lane_sums() const {
     __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
-    return _mm_cvtsi128_si32(four);
+    return {_mm_cvtsi128_si32(four), _mm_extract_epi32(four, 2)};
   }
 };
 #else
@@ -100,6 +105,7 @@ inline void put_bytes(const std::int8_t* sixteen, std::int8_t* codes, std::size_
 }
 #if defined(RAMIFY_LANES_256)
 constexpr std::size_t BYTES_BESIDE_EIGHT_BITS = 2;  // see gemm_int_dot_256.h
+constexpr std::size_t SIX_BITS_CHUNK = 16;
 
 inline void put_words(const std::int8_t* sixteen, std::int8_t* codes, std::size_t rows) {
   __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
@@ -110,6 +116,7 @@ inline void put_words(const std::int8_t* sixteen, std::int8_t* codes, std::size_
 }
 #else
 constexpr std::size_t BYTES_BESIDE_EIGHT_BITS = 1;
+constexpr std::size_t SIX_BITS_CHUNK = 32;
 
 inline void put_words(const std::int8_t*, std::int8_t*, std::size_t) {}
 #endif
@@ -122,15 +129,32 @@ void put(const Groups& groups, const std::int8_t* sixteen, std::int8_t* codes, s
   }
 }
 
-// One group of a row: its codes go to every tile.rows-th step, the sums of its chunks to `sums`.
+// What corrects the products of stored codes with some activations. With integer scales AVX2 corrects 16-bit sums, of
+// which each lane meets two inputs of each four.
+std::int32_t start_of(const Groups& groups, const Rounding& rounding) {
+#if defined(RAMIFY_LANES_256)
+  if (groups.integer_scales) {
+    const auto [first, second] = rounding.lane_sums();
+    const auto low = static_cast<std::uint16_t>(-groups.zero * first), high = static_cast<std::uint16_t>(-groups.zero * second);
+    return static_cast<std::int32_t>(low | std::uint32_t{high} << 16);
+  }
+#endif
+  return -groups.zero * rounding.sum();
+}
+
+struct Chunk {
+  std::int32_t sum, start;
+};
+
+// One group of a row: its codes go to every tile.rows-th step.
 float quantise_group(const Groups& groups, const float* x, std::size_t size, std::int8_t* codes, std::size_t rows,
-                     std::int32_t* sums) {
+                     Chunk* chunks) {
   const std::size_t stride = rows * groups.code_bytes;
   const float largest = largest_magnitude(x, size);
   if (!(largest >= SMALLEST_MAGNITUDE && largest <= std::numeric_limits<float>::max())) {
     const std::int8_t zeros[LANES] = {};
     for (std::size_t i = 0; i < size; i += LANES) put(groups, zeros, codes + i * stride, rows);
-    std::fill_n(sums, size / groups.chunk, 0);
+    std::fill_n(chunks, size / groups.chunk, Chunk{});
     return largest < SMALLEST_MAGNITUDE ? 0.0f : std::numeric_limits<float>::quiet_NaN();
   }
   const float factor = LARGEST_CODE / largest;
@@ -141,7 +165,7 @@ float quantise_group(const Groups& groups, const float* x, std::size_t size, std
       rounding.round(x + i, factor, sixteen);
       put(groups, sixteen, codes + i * stride, rows);
     }
-    *sums++ = rounding.sum();
+    *chunks++ = {rounding.sum(), start_of(groups, rounding)};
   }
   return largest / LARGEST_CODE;
 }
@@ -149,16 +173,18 @@ float quantise_group(const Groups& groups, const float* x, std::size_t size, std
 }  // namespace
 
 Groups groups_of(const IntMatrix& weight) {
-  const std::size_t chunk = std::min(weight.group, weight.activation_group);
+  const bool integer_scales = weight.factors != nullptr;
+  const std::size_t chunk = weight.bits == 6 ? SIX_BITS_CHUNK : std::min(weight.group, weight.activation_group);
   return {.columns = weight.padded_columns,
           .chunk = chunk,
           .chunks = weight.padded_columns / chunk,
           .groups = weight.padded_columns / weight.group,
           .activation_groups = weight.padded_columns / weight.activation_group,
           .chunks_together = std::max(weight.group, weight.activation_group) / chunk,
-          .weight_outside = weight.group >= weight.activation_group,
-          .zero = weight.bits == 8 ? 128 : weight.mins == nullptr ? 8 : 0,
-          .code_bytes = weight.bits == 8 ? BYTES_BESIDE_EIGHT_BITS : 1};
+          .weight_outside = !integer_scales && weight.group >= weight.activation_group,
+          .zero = weight.bits == 4 && weight.mins != nullptr ? 0 : 1 << (weight.bits - 1),
+          .code_bytes = weight.bits == 8 ? BYTES_BESIDE_EIGHT_BITS : 1,
+          .integer_scales = integer_scales};
 }
 
 std::size_t bytes_of_rows(const Groups& groups, std::size_t rows) {
@@ -191,19 +217,20 @@ void quantise_row(const Groups& groups, const float* x, std::size_t columns, con
       if (begin < columns) std::copy(inputs, x + columns, padded);
       inputs = padded;
     }
-    std::int32_t sums[LARGEST_GROUP / LANES];
-    const float scale = quantise_group(groups, inputs, size, tile.codes + (begin * tile.rows + 4 * row) * groups.code_bytes, tile.rows, sums);
+    Chunk parts[LARGEST_GROUP / LANES];
+    const float scale = quantise_group(groups, inputs, size, tile.codes + (begin * tile.rows + 4 * row) * groups.code_bytes, tile.rows, parts);
     tile.scales[group * tile.rows + row] = scale;
     for (std::size_t i = 0; i < chunks; ++i) {
       const std::size_t chunk = group * chunks + i;
-      tile.starts[chunk * tile.rows + row] = -groups.zero * sums[i];
+      tile.starts[chunk * tile.rows + row] = parts[i].start;
+      const float sum = static_cast<float>(parts[i].sum);
+      if (groups.integer_scales) continue;
       if (groups.weight_outside) {
         const std::size_t place = chunk % groups.chunks_together;
-        const float sum = static_cast<float>(sums[i]);
         shift = place == 0 ? sum * scale : std::fma(sum, scale, shift);
         tile.shifts[chunk / groups.chunks_together * tile.rows + row] = shift;
       } else {
-        tile.shifts[chunk * tile.rows + row] = static_cast<float>(sums[i]);
+        tile.shifts[chunk * tile.rows + row] = sum;
       }
     }
   }

@@ -19,6 +19,7 @@ struct Groups {
   bool weight_outside;            // it is the weight's that they share
   std::int32_t zero;              // what is subtracted from a stored code
   std::size_t code_bytes;         // of an activation's code
+  bool integer_scales;
 };
 
 Groups groups_of(const IntMatrix& weight);
@@ -28,7 +29,8 @@ Groups groups_of(const IntMatrix& weight);
 struct QuantisedTile {
   std::size_t rows;
   std::int8_t* codes;    // [inputs / 4, rows, 4]; where codes take two bytes, the even inputs come before the odd ones
-  std::int32_t* starts;  // [chunks, rows]: what corrects the products of stored codes, -zero * the sum of the codes
+  std::int32_t* starts;  // [chunks, rows]: what corrects the products of stored codes, -zero * the sum of the codes, or
+                         // two such of 16 bits (see LANE_STARTS)
   float* scales;         // [activation groups, rows]
   float* shifts;         // [weight groups, rows]: what minima are multiplied with
 };
