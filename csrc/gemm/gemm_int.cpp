@@ -66,12 +66,25 @@ const Tiles& tiles_for(const Groups& groups) {
 
 const Tiles& tiles_for(std::size_t bits, const Groups& groups) {
   if (groups.integer_scales) {
-    return bits == 6 ? TILES<6, Grouping::INTEGER_SCALES, HALVES_INPUTS> : TILES<4, Grouping::INTEGER_SCALES, HALVES_INPUTS>;
+    if (bits == 4) return TILES<4, Grouping::INTEGER_SCALES, HALVES_INPUTS>;
+    return bits == 6 ? TILES<6, Grouping::INTEGER_SCALES, HALVES_INPUTS> : TILES<8, Grouping::INTEGER_SCALES, HALVES_INPUTS>;
   }
   return bits == 8 ? tiles_for<8>(groups) : tiles_for<4>(groups);
 }
 
 std::size_t divided(std::size_t total, std::size_t part) { return (total + part - 1) / part; }
+
+// Codes of 6 bits as bytes, which several tiles of rows then read from the cache. Until this thread's next call.
+const std::uint8_t* unpacked(const std::uint8_t* codes, std::size_t inputs) {
+  constexpr std::size_t AT_ONCE = 16;
+  thread_local Scratch memory;
+  auto* const bytes = static_cast<std::uint8_t*>(memory.get(inputs * LANES));
+  for (std::size_t i = 0; i < inputs; i += AT_ONCE) {
+    prefetch_weights(codes + i * LANES * 6 / 8);
+    unpack_six_bits(codes + i * LANES * 6 / 8, bytes + i * LANES);
+  }
+  return bytes;
+}
 
 // Rows that are quantised and multiplied before the next are.
 void linear_of_some(const IntMatrix& weight, const Groups& groups, const float* x, std::size_t count, const Output& output) {
@@ -85,16 +98,21 @@ void linear_of_some(const IntMatrix& weight, const Groups& groups, const float* 
       }
     }
   });
-  const Tiles& compute = tiles_for(weight.bits, groups);
-  const std::size_t panels = divided(weight.rows, PANEL), panel_bytes = groups.columns * PANEL * weight.bits / 8;
+  const bool unpacks = weight.bits == 6 && tiling.tiles > 1;
+  const Tiles& compute = tiles_for(unpacks ? 8 : weight.bits, groups);
+  const std::size_t block_bytes = groups.columns * LANES * weight.bits / 8;
+  const std::size_t panels = divided(weight.rows, PANEL), panel_bytes = PANEL_BLOCKS * block_bytes;
   const std::size_t grain = std::min(divided(panels, 4 * static_cast<std::size_t>(num_threads())), 1 + BYTES_AT_ONCE / panel_bytes);
   parallel_for(panels, grain, [&](std::size_t begin, std::size_t end) {
     TileMemory tile_memory;
     for (std::size_t block = begin * PANEL_BLOCKS; block < end * PANEL_BLOCKS; block += TILE_BLOCKS) {
+      const std::uint8_t* const stored = weight.codes + block * block_bytes;
+      const std::uint8_t* const codes = unpacks ? unpacked(stored, groups.columns * TILE_BLOCKS) : stored;
+      const std::size_t next_block = unpacks ? groups.columns * LANES : block_bytes;
       for (std::size_t t = 0; t < tiling.tiles; ++t) {
         const QuantisedTile rows = tile_of(groups, tiling, t, memory);
         std::fill_n(tile_memory.floats, rows.rows * TILE_COLUMNS, 0.0f);
-        compute[rows.rows - 1]({weight, groups, rows, block}, tile_memory);
+        compute[rows.rows - 1]({weight, groups, rows, block, codes, next_block}, tile_memory);
         write(tile_memory.floats, rows.rows, output, tiling.first(t), block * LANES);
       }
     }

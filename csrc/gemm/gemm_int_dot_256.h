@@ -184,9 +184,17 @@ RAMIFY_INLINE inline __m256i fourth_step(const std::uint8_t* weights) {
   return _mm256_or_si256(_mm256_srli_epi16(first, 2), lower);
 }
 
-// 16 inputs of 6 bits: a 16-bit sum holds 8 products of at most 31 * 127, once it is whole.
+// 16 inputs of 6 bits, unpacked or not: a 16-bit sum holds 8 products of at most 31 * 127, once it is whole.
 template <std::size_t R>
-RAMIFY_INLINE inline void sum_six_bits(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
+RAMIFY_INLINE inline void add_unpacked(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
+  unrolled<4>([&](auto step) RAMIFY_INLINE {
+    const std::uint8_t* at = weights + step * STEP_BYTES;
+    add_step<R>(sums, load_step(at), load_step(at + 32), rows + step * 4 * R);
+  });
+}
+
+template <std::size_t R>
+RAMIFY_INLINE inline void add_six_bits(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
   const __m256i low = _mm256_set1_epi8(63);
   unrolled<3>([&](auto step) RAMIFY_INLINE {
     const std::uint8_t* at = weights + step * STEP_BYTES;
@@ -212,7 +220,7 @@ RAMIFY_INLINE inline void add_scaled_sums(std::int32_t* totals, const Sums<R>& s
   });
 }
 
-// totals [R, 16] += scale * sum of 32 inputs.
+// totals [R, 16] += scale * sum of 32 inputs, of 4 bits, of 6, or of 6 in bytes.
 template <std::size_t BITS, std::size_t R>
 RAMIFY_INLINE inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t) {
   Sums<R> sums;
@@ -221,10 +229,11 @@ RAMIFY_INLINE inline void add_scaled(std::int32_t* totals, const ChunkCodes& cod
     add_low_halves<R>(sums, codes.weights, codes.rows);
     add_high_halves<R>(sums, again(codes.weights), codes.rows + 16 * R);
   } else {
-    sum_six_bits<R>(sums, codes.weights, codes.rows);
+    constexpr auto ADD = BITS == 6 ? add_six_bits<R> : add_unpacked<R>;
+    ADD(sums, codes.weights, codes.rows);
     add_scaled_sums<R>(totals, sums, load_scales(scales));
     start_lanes<R>(sums, codes.starts + R);
-    sum_six_bits<R>(sums, codes.weights + 3 * STEP_BYTES, codes.rows + 16 * R);
+    ADD(sums, codes.weights + BITS / 2 * STEP_BYTES, codes.rows + 16 * R);
   }
   add_scaled_sums<R>(totals, sums, load_scales(scales));
 }

@@ -125,17 +125,18 @@ RAMIFY_INLINE inline void add_six_bits(Sums<R>& sums, const std::uint8_t* weight
   });
 }
 
-// totals [R, 2, 16] += integer scale * sum of 32 inputs. Of 4 bits a sum fits 16 bits.
+// totals [R, 2, 16] += integer scale * sum of 32 inputs, of 4 bits, of 6, or of 6 in bytes. Of 4 bits it fits 16 bits.
 template <std::size_t BITS, std::size_t R>
 RAMIFY_INLINE inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t next_scales) {
   Sums<R> sums;
-  start_at_zero<R>(sums);
-  if constexpr (BITS == 4) {
-    add_halves<R>(sums, codes.weights, codes.block_bytes, codes.rows);
-  } else {
+  if constexpr (BITS == 6) {
+    start_at_zero<R>(sums);
     add_six_bits<R>(sums, codes.weights, codes.block_bytes, codes.rows);
+    add_starts<R>(sums, codes.starts);
+  } else {
+    constexpr auto SUM = BITS == 4 ? sum_four_bits<R, HALVES_INPUTS> : sum_eight_bits<R, HALVES_INPUTS>;
+    SUM(sums, codes, HALVES_INPUTS);
   }
-  add_starts<R>(sums, codes.starts);
   unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE {
     const auto* const bytes = reinterpret_cast<const __m128i*>(scales + b * next_scales);
     const __m512i scale = _mm512_cvtepi8_epi32(_mm_loadu_si128(bytes)), words = _mm512_and_si512(scale, _mm512_set1_epi32(0xffff));

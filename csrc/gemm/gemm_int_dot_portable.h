@@ -61,29 +61,21 @@ inline void sum_half(Sums<R>& sums, const ChunkCodes& codes, bool high) {
   }
 }
 
-// 32 inputs of 6 bits: the fourth of each four steps is beside the other three.
-template <std::size_t R>
-inline void add_six_bits(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
-  for (std::size_t half = 0; half < 2; ++half, weights += 3 * STEP_BYTES, rows += 16 * R) {
-    std::uint8_t fourth[STEP_BYTES] = {};
-    for (std::size_t step = 0; step < 3; ++step) {
-      const std::uint8_t* const at = weights + step * STEP_BYTES;
-      for (std::size_t i = 0; i < STEP_BYTES; ++i) fourth[i] |= at[i] >> 6 << (4 - 2 * step);
-      add_step<R>(sums, at, rows + step * 4 * R, [](int byte) { return byte & 63; });
-    }
-    add_step<R>(sums, fourth, rows + 12 * R, [](int code) { return code; });
-  }
-}
-
-// totals [R, 16] += integer scale * sum of 32 inputs.
+// totals [R, 16] += integer scale * sum of 32 inputs, of 4 bits, of 6, or of 6 in bytes.
 template <std::size_t BITS, std::size_t R>
 inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t) {
   Sums<R> sums;
   if constexpr (BITS == 4) {
     sum_four_bits<R, HALVES_INPUTS>(sums, codes, HALVES_INPUTS);
   } else {
-    start<R>(sums, codes.starts);
-    add_six_bits<R>(sums, codes.weights, codes.rows);
+    ChunkCodes bytes = codes;
+    std::uint8_t unpacked[HALVES_INPUTS * LANES];
+    if constexpr (BITS == 6) {
+      unpack_six_bits(codes.weights, unpacked);
+      unpack_six_bits(codes.weights + 3 * STEP_BYTES, unpacked + 4 * STEP_BYTES);
+      bytes.weights = unpacked;
+    }
+    sum_eight_bits<R, HALVES_INPUTS>(sums, bytes, HALVES_INPUTS);
   }
   for (std::size_t r = 0; r < R; ++r) {
     for (std::size_t i = 0; i < LANES; ++i) totals[r * LANES + i] += scales[i] * sums[r][0].v[i];

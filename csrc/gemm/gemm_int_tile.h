@@ -23,6 +23,8 @@ struct Tile {
   const Groups& groups;
   const QuantisedTile& rows;
   std::size_t block;
+  const std::uint8_t* codes;  // of the block
+  std::size_t block_bytes;    // from there to the next block
 
   F32x16 scale(std::size_t group, std::size_t b) const {
     return Values{weight.scales, weight.half_scales}.load(((block + b) * groups.groups + group) * LANES);
@@ -58,10 +60,9 @@ enum class Grouping { SAME, WEIGHT_OUTSIDE, ROWS_OUTSIDE, INTEGER_SCALES };
 template <std::size_t BITS, std::size_t R, std::size_t CHUNK>
 RAMIFY_INLINE inline void sum_chunk(const Tile& tile, std::size_t chunk, Sums<R>& sums) {
   const std::size_t size = CHUNK == 0 ? tile.groups.chunk : CHUNK, begin = chunk * size;
-  const std::size_t block_bytes = tile.groups.columns * LANES * BITS / 8;
   const std::size_t offset = BITS == 8 ? begin * LANES : begin / HALVES_INPUTS * HALVES_INPUTS * LANES / 2;
-  const ChunkCodes codes{.weights = tile.weight.codes + tile.block * block_bytes + offset,
-                         .block_bytes = block_bytes,
+  const ChunkCodes codes{.weights = tile.codes + offset,
+                         .block_bytes = tile.block_bytes,
                          .rows = tile.rows.codes + begin * R * tile.groups.code_bytes,
                          .starts = tile.rows.starts + chunk * R};
   if constexpr (BITS == 8) {
@@ -153,17 +154,16 @@ RAMIFY_INLINE inline void add_group(Floats floats, Floats parts, const Tile& til
   if (WEIGHT_OUTSIDE && has_mins) add_minima<R>(floats, tile, group);
 }
 
-// floats += an activation group of a weight with integer scales, whose chunks are summed as integers. `totals` are zeros
-// before and after.
+// floats += an activation group of a weight with integer scales, whose chunks are summed as integers. 8 bits are 6 that
+// were unpacked.
 template <std::size_t BITS, std::size_t R>
 RAMIFY_INLINE inline void add_scaled_group(TileMemory& memory, const Tile& tile, std::size_t group) {
   const std::size_t groups = tile.groups.groups, together = groups / tile.groups.activation_groups;
-  const std::size_t starts = HALVES_INPUTS / tile.groups.chunk * R, block_bytes = tile.groups.columns * LANES * BITS / 8;
-  const std::uint8_t* const weights = tile.weight.codes + tile.block * block_bytes;
+  const std::size_t starts = HALVES_INPUTS / tile.groups.chunk * R;
   const auto* const scales = static_cast<const std::int8_t*>(tile.weight.scales) + tile.block * groups * LANES;
   for (std::size_t chunk = group * together; chunk < (group + 1) * together; ++chunk) {
-    const ChunkCodes codes{.weights = weights + chunk * HALVES_INPUTS * LANES * BITS / 8,
-                           .block_bytes = block_bytes,
+    const ChunkCodes codes{.weights = tile.codes + chunk * HALVES_INPUTS * LANES * BITS / 8,
+                           .block_bytes = tile.block_bytes,
                            .rows = tile.rows.codes + chunk * HALVES_INPUTS * R,
                            .starts = tile.rows.starts + chunk * starts};
     add_scaled<BITS, R>(forgotten(memory.totals), codes, scales + chunk * LANES, groups * LANES);
