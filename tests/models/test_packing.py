@@ -110,12 +110,12 @@ def test_calibration_lessens_what_four_bits_cost(tmp_path: Path) -> None:
     assert calibrated.num_bytes == plain.num_bytes
 
 
-def test_the_vocabulary_stays_in_eight_bits_and_is_stored_once_if_tied(tmp_path: Path) -> None:
+def test_the_vocabulary_gets_six_bits_and_is_stored_once_if_tied(tmp_path: Path) -> None:
     tied = packed(make_checkpoint(tmp_path / "tied", "qwen3", tokenizer=False), W4A8(), [])
     own = packed(make_checkpoint(tmp_path / "own", "llama2", tokenizer=False), W4A8(), [])
-    assert tied.matrices["model.embed_tokens"].kind == "w8a8"
+    assert tied.matrices["model.embed_tokens"].kind == "w6a8"
     assert "lm_head" not in tied.matrices
-    assert own.matrices["lm_head"].kind == "w8a8"
+    assert own.matrices["lm_head"].kind == "w6a8"
 
 
 def test_weights_that_are_not_finite_are_told_by_name(tmp_path: Path) -> None:

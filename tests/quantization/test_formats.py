@@ -12,6 +12,7 @@ from ramify.quantization.formats import (
     KIND,
     W4A8,
     W4A16,
+    W6A8,
     W8A8,
     W8A16,
     BFloat16,
@@ -28,7 +29,12 @@ INTEGER_FORMATS = [
     W8A8(),
     W8A8(group_size=128),
     W8A16(group_size=16),
+    W6A8(),
+    W6A8(group_size=128),
     W4A8(),
+    W4A8(group_size=64),
+    W4A8(group_size=128),
+    W4A8(group_size=16),
     W4A8(group_size=64, asymmetric=True),
     W4A16(group_size=16, asymmetric=True),
     W4A16(group_size=128),
@@ -50,6 +56,8 @@ def test_a_spec_reads_back_as_the_same_format(made: WeightFormat) -> None:
         ("w4a9", "w4a8"),
         ("w4a8:group=64", "group_size"),
         ("w4a8:group_size=48", "16, 32, 64, 128"),
+        ("w6a8:group_size=16", "32, 64, 128"),
+        ("w6a8:asymmetric=true", "asymmetric"),
         ("w8a8:calibration=maybe", "auto, text, none"),
         ("w8a8:asymmetric=true", "asymmetric"),
     ],
@@ -66,8 +74,9 @@ def test_what_is_packed_is_what_was_rounded(made: IntegerFormat, shape: tuple[in
     rounded = made.quantise(weight)
     assert rounded.codes.shape == weight.shape
     torch.testing.assert_close(dequantised(made.pack(weight)), rounded.dequantised())
-    step = (rounded.scales.float().abs() * 1.01).repeat_interleave(made.group_size, dim=1)[:, : shape[1]]
-    ends_cut = 3 if made.bits == 4 else 1
+    scales = rounded.scales.float() * (1 if rounded.factors is None else rounded.factors.float())
+    step = (scales.abs() * 1.01).repeat_interleave(made.group_size, dim=1)[:, : shape[1]]
+    ends_cut = {4: 3, 6: 4, 8: 1}[made.bits]
     assert ((rounded.dequantised() - weight).abs() <= ends_cut * step).all()
 
 
@@ -88,6 +97,39 @@ def test_parts_of_one_product_are_the_parts_alone() -> None:
     assert joined is not None
     assert torch.equal(joined.codes, together.codes)
     assert torch.equal(joined.scales, together.scales)
+    assert joined.factors is not None
+    assert together.factors is not None
+    assert torch.equal(joined.factors, together.factors)
+
+
+@pytest.mark.parametrize("other", [W4A8(asymmetric=True), W8A8(), W6A8()])
+def test_parts_with_integer_scales_join_others_unchanged(other: IntegerFormat) -> None:
+    parts = [made.quantise(torch.randn(8, 64, generator=torch.Generator().manual_seed(0))) for made in (W4A8(), other)]
+    joined = QuantisedWeight.joined(parts)
+    assert joined is not None
+    expected = torch.cat([part.dequantised() for part in parts])
+    torch.testing.assert_close(joined.dequantised(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("made", "columns", "activation_group"),
+    [(W4A8(), 192, 64), (W4A8(group_size=128), 160, 32), (W6A8(group_size=64), 100, 128), (W6A8(), 40, 64)],
+)
+def test_a_factor_belongs_to_the_inputs_that_share_a_scale_of_the_activation(
+    made: IntegerFormat, columns: int, activation_group: int
+) -> None:
+    packed = made.pack(torch.randn(40, columns, generator=torch.Generator().manual_seed(0)))
+    assert (packed.kind, packed.group_size, packed.activation_group) == (made.name, 32, activation_group)
+    assert packed.padded_columns == -(-columns // 32) * 32
+    assert packed.tensors["factors"].shape == (4, packed.padded_columns // activation_group, 16)
+
+
+@pytest.mark.parametrize("made", [W4A8(group_size=16), W4A8(asymmetric=True), W4A16(), W8A8()])
+def test_other_roundings_keep_scales_of_float16(made: IntegerFormat) -> None:
+    packed = made.pack(torch.randn(40, 192, generator=torch.Generator().manual_seed(0)))
+    assert packed.tensors["scales"].dtype == torch.float16
+    assert "factors" not in packed.tensors
+    assert made.head.name == ("w8a16" if made.activations == "float" else "w8a8")
 
 
 @pytest.mark.parametrize(("columns", "group_size"), [(512, 256), (300, 300), (96, 48)])

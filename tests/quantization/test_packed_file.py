@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ramify.errors import CheckpointError
-from ramify.quantization.formats import W4A8, W4A16, W8A8, BFloat16
+from ramify.quantization.formats import W4A8, W4A16, W6A8, W8A8, BFloat16
 from ramify.quantization.packed_file import PackedModel, read_packed, write_packed
 
 
@@ -19,6 +19,7 @@ def model() -> PackedModel:
     weight = torch.randn(37, 100, generator=torch.Generator().manual_seed(0))
     formats = (W8A8(), W4A8(asymmetric=True), W4A16(group_size=64), BFloat16())
     matrices = {f"layer.{made.name}": made.pack(weight) for made in formats}
+    matrices |= {f"integers.{made.name}": made.pack(weight) for made in (W4A8(), W6A8())}
     return PackedModel("w4a8", matrices, {"norm.weight": torch.rand(7), "order": torch.arange(5)}, {"products": []})
 
 
@@ -69,8 +70,8 @@ def edited(path: Path, edit: Callable[[dict[str, Any], dict[str, Any]], None]) -
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
 
 
-def set_entry(key: str, value: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
-    return lambda header, about: about["matrices"]["layer.w4a8"].__setitem__(key, value)
+def set_entry(key: str, value: Any, matrix: str = "layer.w4a8") -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    return lambda header, about: about["matrices"][matrix].__setitem__(key, value)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,16 @@ def set_entry(key: str, value: Any) -> Callable[[dict[str, Any], dict[str, Any]]
         set_entry("parts", ["codes"]),
         set_entry("parts", ["codes", "scales", "elsewhere"]),
         set_entry("parts", "codes"),
+        set_entry("kind", "w6a8"),
+        set_entry("kind", "w6a8", "integers.w4a8"),
+        set_entry("kind", "w4a8", "integers.w6a8"),
+        set_entry("kind", "w4a16", "integers.w4a8"),
+        set_entry("group_size", 64, "integers.w4a8"),
+        set_entry("activation_group", 64, "integers.w4a8"),
+        set_entry("activation_group", 0, "integers.w4a8"),
+        set_entry("parts", ["codes", "scales"], "integers.w4a8"),
+        set_entry("parts", ["codes", "scales"], "integers.w6a8"),
+        lambda header, about: header["integers.w4a8.factors"].__setitem__("dtype", "F16"),
         lambda header, about: about["matrices"].__setitem__("layer.w4a8", 3),
         lambda header, about: about.__setitem__("layout", 999),
         lambda header, about: about.pop("layout"),

@@ -26,7 +26,7 @@ from ramify.quantization.formats import WeightFormat, parse_format
 from ramify.quantization.packed_file import LAYOUT_VERSION, PackedModel, read_packed, write_packed
 from ramify.text.tokenizer import Tokenizer, load_tokenizer
 
-PACKING_VERSION = 4
+PACKING_VERSION = 5
 """Of what makes the weights; goes up whenever the same checkpoint and format would give other codes."""
 CALIBRATED_AT_LOAD = 2**30
 """Weights of a model that is calibrated when it is loaded: minutes at most. Larger ones are by `ramify quantize`."""

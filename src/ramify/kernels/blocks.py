@@ -5,8 +5,8 @@ A block of codes holds four consecutive inputs of its 16 columns side by side, 6
 - 8 bits: byte `[block, step, column, i]` is the code of input `4 * step + i`;
 - 4 bits: of each 32 inputs, byte `[block, 4 * chunk + step, column, i]` holds input `32 * chunk + 4 * step + i` in its
   low half and the one 16 inputs later in its high half;
-- 6 bits: of each 16 inputs, byte `[block, 3 * part + step, column, i]` holds input `16 * part + 4 * step + i` in its low
-  6 bits; the high 2 bits of the three steps, the first being the highest, are the input at `16 * part + 12 + i`.
+- 6 bits: of each 16 inputs, byte `[block, 3 * part + step, column, i]` holds input `16 * part + 4 * step + i` in its
+  low 6 bits; the high 2 bits of the three steps, the first being the highest, are the input at `16 * part + 12 + i`.
 """
 
 from __future__ import annotations

@@ -245,14 +245,8 @@ class _Packer:
         if not isinstance(self.format, IntegerFormat) or product.columns % self.format.group_size:
             return None
         weight, inputs = layer.weights[product.name], ran.inputs[product.name]
-        choice = choose_channels(
-            weight,
-            _sample(inputs),
-            self.format.bits,
-            self.format.has_mins,
-            self.format.group_size,
-            self.format.activations == "int8",
-        )
+        rounding, together = self.format.rounding(product.columns), self.format.activation_group(product.columns)
+        choice = choose_channels(weight, _sample(inputs), rounding, together)
         if choice.scales is not None:
             layer.weights[product.name] = weight * choice.scales
             ran.inputs[product.name] = inputs / choice.scales
@@ -290,7 +284,7 @@ def _first_rows(packed: PackedMatrix) -> PackedMatrix:
 
 
 def _output_error(packed: PackedMatrix, weight: torch.Tensor, inputs: torch.Tensor) -> float:
-    given = round_activations(inputs) if packed.activation_group else inputs
+    given = round_activations(inputs, packed.activation_group) if packed.activation_group else inputs
     wanted = inputs @ weight.t()
     return _relative(given @ dequantised(packed).t() - wanted, wanted)
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ramify.quantization.scales import fit_grid
+from ramify.quantization.scales import Rounding, fit_grid
 
 _ACTIVATION_POWERS = (0.25, 0.5, 0.75)
 _WEIGHT_POWERS = (0.0, 0.25, 0.5)
 _KEEP_BELOW = 0.98
 """Input channels get scales of their own where the error falls below this part of the plain grouping's."""
-_ACTIVATION_GROUP = 32
 _OUTPUTS = 1024
 """Rows of a weight by which its columns are judged, at most: evenly spread."""
 _FLOOR = 1e-4
@@ -43,15 +42,15 @@ class ChannelChoice:
 
 
 def choose_channels(
-    weight: torch.Tensor, inputs: torch.Tensor, bits: int, asymmetric: bool, group_size: int, round_inputs: bool
+    weight: torch.Tensor, inputs: torch.Tensor, rounding: Rounding, activation_group: int
 ) -> ChannelChoice:
     """Choose by trial on sampled inputs.
 
     Args:
-        weight: float32 [rows, columns]; `columns` is a multiple of `group_size`.
+        weight: float32 [rows, columns]; `columns` is a multiple of its group size.
         inputs: float32 [samples, columns], of the float model.
-        bits, asymmetric, group_size: of the format.
-        round_inputs: whether the format rounds activations to int8.
+        rounding: of the format.
+        activation_group: inputs that share a scale where the format rounds activations to int8, else 0.
     """
     if len(weight) > _OUTPUTS:
         weight = weight[torch.linspace(0, len(weight) - 1, _OUTPUTS).long()]
@@ -61,9 +60,9 @@ def choose_channels(
     def error(channels: torch.Tensor | None) -> float:
         scaled = weight if channels is None else weight * channels
         given = inputs if channels is None else inputs / channels
-        rounded = given if not round_inputs else round_activations(given)
-        grouped = scaled.view(len(scaled), -1, group_size)
-        grid = fit_grid(grouped, bits, asymmetric, search=False)
+        rounded = round_activations(given, activation_group) if activation_group else given
+        grouped = scaled.view(len(scaled), -1, rounding.group_size)
+        grid = fit_grid(grouped, rounding, search=False)
         kept = grid.values(grid.codes(grouped)).flatten(1)
         return float((rounded @ kept.t() - wanted).square().sum()) / scale
 
@@ -81,11 +80,11 @@ def choose_channels(
     return ChannelChoice(best, plain if best is None else least, plain)
 
 
-def round_activations(inputs: torch.Tensor) -> torch.Tensor:
-    """What is left of activations that are rounded to int8 in groups of 32, as the kernels do it; [rows, columns]."""
+def round_activations(inputs: torch.Tensor, group: int) -> torch.Tensor:
+    """What is left of activations that are rounded to int8 in groups, as the kernels do it; [rows, columns]."""
     columns = inputs.shape[1]
-    padded = torch.nn.functional.pad(inputs, (0, -columns % _ACTIVATION_GROUP))
-    padded = padded.reshape(len(inputs), -1, _ACTIVATION_GROUP)
+    padded = torch.nn.functional.pad(inputs, (0, -columns % group))
+    padded = padded.reshape(len(inputs), -1, group)
     scale = padded.abs().amax(-1, keepdim=True) / 127
     codes = (padded * torch.where(scale > 0, 1 / scale, torch.zeros_like(scale))).round()
     return (codes * scale).flatten(1)[:, :columns]

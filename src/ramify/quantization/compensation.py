@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ramify.quantization.scales import Grid, fit_grid
+from ramify.quantization.scales import Grid, Rounding, expected_factors, fit_grid
 
 BLOCK_COLUMNS = 512
 """Columns that make up for each other; a multiple of every group."""
@@ -42,50 +42,45 @@ def second_moments(inputs: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
-def compensated(
-    weight: torch.Tensor, moments: Sequence[torch.Tensor], bits: int, asymmetric: bool, group_size: int
-) -> tuple[torch.Tensor, Grid]:
+def compensated(weight: torch.Tensor, moments: Sequence[torch.Tensor], rounding: Rounding) -> tuple[torch.Tensor, Grid]:
     """Round a weight for inputs of these second moments.
 
     Args:
-        weight: float32 [rows, columns]; `columns` is a multiple of `group_size`.
+        weight: float32 [rows, columns]; `columns` is a multiple of its group size.
         moments: of blocks of the columns in turn, as `second_moments` gives them; the last may lack the columns of
             zeros that pad the weight.
-        bits, asymmetric, group_size: of the format.
+        rounding: of the format.
 
     Returns:
         Codes as float32 [rows, columns] (see `Grid.codes`) and the grid.
     """
     starts = range(0, weight.shape[1], BLOCK_COLUMNS)
     blocks = [
-        _block(weight[:, start : start + BLOCK_COLUMNS], own, bits, asymmetric, group_size)
+        _block(weight[:, start : start + BLOCK_COLUMNS], own, rounding)
         for start, own in zip(starts, moments, strict=True)
     ]
-    codes, grids = torch.cat([each for each, _ in blocks], dim=1), [grid for _, grid in blocks]
-    mins = torch.cat([grid.mins for grid in grids if grid.mins is not None], dim=1) if asymmetric else None
-    return codes, Grid(torch.cat([grid.scales for grid in grids], dim=1), mins, bits)
+    return torch.cat([codes for codes, _ in blocks], dim=1), Grid.joined([grid for _, grid in blocks])
 
 
-def _block(
-    weight: torch.Tensor, moments: torch.Tensor, bits: int, asymmetric: bool, group_size: int
-) -> tuple[torch.Tensor, Grid]:
+def _block(weight: torch.Tensor, moments: torch.Tensor, rounding: Rounding) -> tuple[torch.Tensor, Grid]:
     """The same of columns that all make up for each other."""
     short = weight.shape[1] - len(moments)
     factor = _inverse_factor(torch.nn.functional.pad(moments, (0, short, 0, short)))
     left = weight.clone()
     codes = torch.empty_like(weight)
-    scales, mins = [], []
-    for start in range(0, weight.shape[1], group_size):
-        end = start + group_size
+    grids: list[Grid] = []
+    shared: torch.Tensor | None = None
+    for start in range(0, weight.shape[1], rounding.group_size):
+        end = start + rounding.group_size
+        if rounding.factor_size and start % rounding.factor_size == 0:  # of the weights as they have become
+            unit = left[:, start : start + rounding.factor_size]
+            shared = expected_factors(unit.reshape(len(unit), -1, rounding.group_size), rounding)[:, :1]
         own = factor[start:end, start:end]
         importance = own.diagonal().reciprocal().square()
-        grid = fit_grid(left[:, None, start:end], bits, asymmetric, importance[None])
-        codes[:, start:end], errors = _round_group(left[:, start:end], own, grid)
+        grids.append(fit_grid(left[:, None, start:end], rounding, importance[None], factors=shared))
+        codes[:, start:end], errors = _round_group(left[:, start:end], own, grids[-1])
         left[:, end:] -= errors @ factor[start:end, end:]
-        scales.append(grid.scales)
-        if grid.mins is not None:
-            mins.append(grid.mins)
-    return codes, Grid(torch.cat(scales, dim=1), torch.cat(mins, dim=1) if asymmetric else None, bits)
+    return codes, Grid.joined(grids)
 
 
 def _round_group(group: torch.Tensor, factor: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:

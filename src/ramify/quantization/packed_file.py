@@ -11,16 +11,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ramify.errors import CheckpointError
 from ramify.kernels.blocks import BLOCK, CHUNK, PANEL, STEP
-from ramify.kernels.packed import ACTIVATION_GROUPS, GROUP_SIZES, PackedMatrix
+from ramify.kernels.packed import ACTIVATION_GROUPS, GROUP_SIZES, Kind, PackedMatrix
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Of the buffers (`kernels.packed`) and of the header; goes up whenever either changes."""
 
 PACKED_FILE = "ramify.safetensors"
@@ -158,16 +158,22 @@ def _buffers(matrix: PackedMatrix) -> dict[str, tuple[tuple[int, ...], tuple[tor
     if matrix.kind in ("bfloat16", "float32"):
         together, kind = (2, torch.bfloat16) if matrix.kind == "bfloat16" else (1, torch.float32)
         return {"weight": ((blocks, inputs // together, BLOCK, together), (kind,))}
-    groups = ACTIVATION_GROUPS if matrix.kind in ("w8a8", "w4a8") else (0,)
+    groups = ACTIVATION_GROUPS if matrix.kind in ("w8a8", "w6a8", "w4a8") else (0,)
     if matrix.group_size not in GROUP_SIZES or matrix.activation_group not in groups:
         return {}
-    values = ((blocks, inputs // matrix.group_size, BLOCK), (torch.float16, torch.float32))
-    steps = inputs // CHUNK * matrix.bits
-    given = {"codes": ((blocks, steps, BLOCK, STEP), (torch.uint8,)), "scales": values}
+    codes = ((blocks, inputs // CHUNK * matrix.bits, BLOCK, STEP), (torch.uint8,))
+    groups_of = (blocks, inputs // matrix.group_size, BLOCK)
+    if "factors" in matrix.tensors or matrix.kind == "w6a8":
+        if matrix.kind not in ("w6a8", "w4a8") or matrix.group_size != CHUNK:
+            return {}
+        factors = ((blocks, inputs // matrix.activation_group, BLOCK), (torch.bfloat16,))
+        return {"codes": codes, "scales": (groups_of, (torch.int8,)), "factors": factors}
+    values = (groups_of, (torch.float16, torch.float32))
+    given = {"codes": codes, "scales": values}
     return given | ({"mins": values} if "mins" in matrix.tensors else {})
 
 
-_KINDS = ("w8a8", "w4a8", "w8a16", "w4a16", "bfloat16", "float32")
+_KINDS = get_args(Kind)
 
 
 def _about(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:

@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
+Bits = Literal[4, 6, 8]
 ZERO_CODE = 8
 """The 4-bit code that stands for zero where there are no mins."""
+_NUMBERS = ("scales", "mins", "factors")
 
 
 @dataclass(frozen=True, slots=True)
 class QuantisedWeight:
     """A weight [rows, columns] as codes in groups along the columns.
 
-    A weight is ``scale * code + min`` with mins, ``scale * code`` without (4 bits: ``scale * (code - 8)``).
+    A weight is ``scale * code + min`` with mins, ``scale * code`` without (4 bits: ``scale * (code - 8)``). With
+    factors its scale is an integer, and ``factor * scale * code`` is the weight.
 
     Attributes:
-        codes: [rows, columns]: uint8 of 0..15 for 4 bits, int8 for 8 bits.
-        scales: float32 or float16 [rows, groups].
+        codes: [rows, columns]: uint8 of 0..15 for 4 bits, int8 for 6 and 8 bits.
+        scales: float32 or float16 [rows, groups], or int8 with factors.
         mins: float32 or float16 [rows, groups], or None.
         group_size: columns of a group; the last group may be shorter.
-        bits: 4 or 8.
+        bits: 4, 6 or 8.
         permutation: int64 [columns]: the input column that each column of the codes belongs to (act-order); None for
             the natural order.
+        factors: bfloat16 [rows, groups], the same for all groups that share a scale of the activations; or None.
     """
 
     codes: torch.Tensor
     scales: torch.Tensor
     mins: torch.Tensor | None
     group_size: int
-    bits: Literal[4, 8]
+    bits: Bits
     permutation: torch.Tensor | None = None
+    factors: torch.Tensor | None = None
 
     def dequantised(self) -> torch.Tensor:
         """The weight as float32 [rows, columns], in the natural order of the columns."""
@@ -42,6 +47,8 @@ class QuantisedWeight:
         if self.bits == 4 and self.mins is None:
             codes -= ZERO_CODE
         weight = codes * self._spread(self.scales)
+        if self.factors is not None:
+            weight *= self._spread(self.factors)
         if self.mins is not None:
             weight += self._spread(self.mins)
         if self.permutation is None:
@@ -62,25 +69,34 @@ class QuantisedWeight:
             return None
         bits = max(part.bits for part in parts)
         size, with_mins = math.gcd(*(part.group_size for part in parts)), any(part.mins is not None for part in parts)
+        if any(part.factors is None or part.bits != bits for part in parts):
+            parts = [part._with_float_scales() for part in parts]
         parts = [part._widened(bits, size, with_mins) for part in parts]
-        scales, mins = (_stacked([getattr(part, name) for part in parts]) for name in ("scales", "mins"))
+        scales, mins, factors = (_stacked([getattr(part, name) for part in parts]) for name in _NUMBERS)
         assert scales is not None
         codes = torch.cat([part.codes for part in parts])
-        return QuantisedWeight(codes, scales, mins, size, bits, first.permutation)
+        return QuantisedWeight(codes, scales, mins, size, bits, first.permutation, factors)
 
-    def _widened(self, bits: Literal[4, 8], group_size: int, with_mins: bool) -> QuantisedWeight:
+    def _with_float_scales(self) -> QuantisedWeight:
+        """The same weight without factors."""
+        if self.factors is None:
+            return self
+        return replace(self, scales=self.scales.float() * self.factors.float(), factors=None)
+
+    def _widened(self, bits: Bits, group_size: int, with_mins: bool) -> QuantisedWeight:
         """The same weight in this many bits, smaller groups, and with mins."""
         codes, mins = self.codes, self.mins
-        if bits > self.bits:
+        if bits > self.bits == 4:
             codes = codes.to(torch.int8) - (ZERO_CODE if mins is None else 0)
         if with_mins and mins is None:
             mins = self.scales.float() * (-ZERO_CODE if bits == 4 else 0)
         groups, repeats = -(-codes.shape[1] // group_size), self.group_size // group_size
-        scales, mins = (
-            None if each is None else each.repeat_interleave(repeats, dim=1)[:, :groups] for each in (self.scales, mins)
+        scales, mins, factors = (
+            None if each is None else each.repeat_interleave(repeats, dim=1)[:, :groups]
+            for each in (self.scales, mins, self.factors)
         )
         assert scales is not None
-        return QuantisedWeight(codes, scales, mins, group_size, bits, self.permutation)
+        return QuantisedWeight(codes, scales, mins, group_size, bits, self.permutation, factors)
 
     def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
         """[rows, groups] -> [rows, columns]."""
