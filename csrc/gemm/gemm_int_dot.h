@@ -27,15 +27,6 @@ RAMIFY_INLINE inline void prefetch_weights([[maybe_unused]] const std::uint8_t* 
 #endif
 }
 
-// 16 inputs of 6 bits, [3, 16, 4], to bytes, [4, 16, 4]: the codes of the fourth step are beside those of the others.
-inline void unpack_six_bits(const std::uint8_t* __restrict from, std::uint8_t* __restrict to) {
-  const std::uint8_t *const second = from + STEP_BYTES, *const third = second + STEP_BYTES;
-  for (std::size_t i = 0; i < 3 * STEP_BYTES; ++i) to[i] = from[i] & 63;
-  for (std::size_t i = 0; i < STEP_BYTES; ++i) {
-    to[3 * STEP_BYTES + i] = static_cast<std::uint8_t>(from[i] >> 6 << 4 | second[i] >> 6 << 2 | third[i] >> 6);
-  }
-}
-
 RAMIFY_INLINE inline std::int32_t load_four(const std::int8_t* codes) {
   std::int32_t four;
   std::memcpy(&four, codes, 4);

@@ -184,6 +184,18 @@ RAMIFY_INLINE inline __m256i fourth_step(const std::uint8_t* weights) {
   return _mm256_or_si256(_mm256_srli_epi16(first, 2), lower);
 }
 
+// 16 inputs of 6 bits, [3, 16, 4], to bytes, [4, 16, 4].
+inline void unpack_six_bits(const std::uint8_t* from, std::uint8_t* to) {
+  const __m256i low = _mm256_set1_epi8(63);
+  for (std::size_t half = 0; half < STEP_BYTES; half += 32) {
+    auto* const bytes = reinterpret_cast<__m256i*>(to + half);
+    unrolled<3>([&](auto step) RAMIFY_INLINE {
+      _mm256_storeu_si256(bytes + 2 * step, _mm256_and_si256(load_step(from + half + step * STEP_BYTES), low));
+    });
+    _mm256_storeu_si256(bytes + 6, fourth_step(from + half));
+  }
+}
+
 // 16 inputs of 6 bits, unpacked or not: a 16-bit sum holds 8 products of at most 31 * 127, once it is whole.
 template <std::size_t R>
 RAMIFY_INLINE inline void add_unpacked(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {

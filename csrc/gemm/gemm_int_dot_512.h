@@ -103,25 +103,37 @@ RAMIFY_INLINE inline void sum_four_bits(Sums<R>& sums, const ChunkCodes& codes, 
   add_starts<R>(sums, codes.starts);
 }
 
-// 32 inputs of 6 bits: the fourth of each four steps is beside the other three.
+// The codes of a fourth step, whose parts are beside those of the three before it.
+RAMIFY_INLINE inline __m512i fourth_step(const std::uint8_t* weights) {
+  const __m512i low = _mm512_set1_epi8(63);
+  const __m512i first = _mm512_andnot_si512(low, _mm512_loadu_si512(weights));
+  const __m512i second = _mm512_andnot_si512(low, _mm512_loadu_si512(weights + STEP_BYTES));
+  const __m512i third = _mm512_andnot_si512(low, _mm512_loadu_si512(weights + 2 * STEP_BYTES));
+  const __m512i lower = _mm512_or_si512(_mm512_srli_epi16(second, 4), _mm512_srli_epi16(third, 6));
+  return _mm512_or_si512(_mm512_srli_epi16(first, 2), lower);
+}
+
+// 16 inputs of 6 bits, [3, 16, 4], to bytes, [4, 16, 4].
+inline void unpack_six_bits(const std::uint8_t* from, std::uint8_t* to) {
+  const __m512i low = _mm512_set1_epi8(63);
+  unrolled<3>([&](auto step) RAMIFY_INLINE {
+    _mm512_storeu_si512(to + step * STEP_BYTES, _mm512_and_si512(_mm512_loadu_si512(from + step * STEP_BYTES), low));
+  });
+  _mm512_storeu_si512(to + 3 * STEP_BYTES, fourth_step(from));
+}
+
+// 32 inputs of 6 bits.
 template <std::size_t R>
 RAMIFY_INLINE inline void add_six_bits(Sums<R>& sums, const std::uint8_t* weights, std::size_t block_bytes, const std::int8_t* rows) {
   const __m512i low = _mm512_set1_epi8(63);
   unrolled<2>([&](auto half) RAMIFY_INLINE {
-    const std::uint8_t* const at = weights + half * 3 * STEP_BYTES;
-    __m512i fourth[TILE_BLOCKS];
+    const std::uint8_t *const first = weights + half * 3 * STEP_BYTES, *const second = first + block_bytes;
+    const std::int8_t* const inputs = rows + half * 16 * R;
     unrolled<3>([&](auto step) RAMIFY_INLINE {
-      __m512i codes[TILE_BLOCKS];
-      unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE {
-        const __m512i stored = load_step(at + b * block_bytes + step * STEP_BYTES);
-        const __m512i beside = _mm512_andnot_si512(low, stored);
-        codes[b] = _mm512_and_si512(stored, low);
-        if constexpr (step == 0) fourth[b] = _mm512_srli_epi16(beside, 2);
-        if constexpr (step != 0) fourth[b] = _mm512_or_si512(fourth[b], _mm512_srli_epi16(beside, 2 + 2 * step));
-      });
-      add_step<R>(sums, codes[0], codes[1], rows + (half * 4 + step) * 4 * R);
+      const __m512i of_first = _mm512_and_si512(load_step(first + step * STEP_BYTES), low);
+      add_step<R>(sums, of_first, _mm512_and_si512(load_step(second + step * STEP_BYTES), low), inputs + step * 4 * R);
     });
-    add_step<R>(sums, fourth[0], fourth[1], rows + (half * 4 + 3) * 4 * R);
+    add_step<R>(sums, fourth_step(first), fourth_step(second), inputs + 12 * R);
   });
 }
 

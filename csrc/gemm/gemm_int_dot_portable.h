@@ -61,6 +61,15 @@ inline void sum_half(Sums<R>& sums, const ChunkCodes& codes, bool high) {
   }
 }
 
+// 16 inputs of 6 bits, [3, 16, 4], to bytes, [4, 16, 4]: the codes of the fourth step are beside those of the others.
+inline void unpack_six_bits(const std::uint8_t* __restrict from, std::uint8_t* __restrict to) {
+  const std::uint8_t *const second = from + STEP_BYTES, *const third = second + STEP_BYTES;
+  for (std::size_t i = 0; i < 3 * STEP_BYTES; ++i) to[i] = from[i] & 63;
+  for (std::size_t i = 0; i < STEP_BYTES; ++i) {
+    to[3 * STEP_BYTES + i] = static_cast<std::uint8_t>(from[i] >> 6 << 4 | second[i] >> 6 << 2 | third[i] >> 6);
+  }
+}
+
 // totals [R, 16] += integer scale * sum of 32 inputs, of 4 bits, of 6, or of 6 in bytes.
 template <std::size_t BITS, std::size_t R>
 inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t) {
