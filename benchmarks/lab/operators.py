@@ -92,7 +92,7 @@ def _products(folder: Path) -> Iterator[Measured]:
 
     from ramify.kernels.gemm import linear
 
-    units = {"w8a8": "int8_gops", "w4a8": "int8_gops", "bfloat16": "bfloat16_gflops"}
+    units = {"w8a8": "int8_gops", "w6a8": "int8_gops", "w4a8": "int8_gops", "bfloat16": "bfloat16_gflops"}
     for name, shapes in _sizes(folder).items():
         for form, unit in units.items():
             sets = _copies([_packed(form, shape) for shape in shapes])
@@ -110,20 +110,25 @@ def _products(folder: Path) -> Iterator[Measured]:
 
 
 def _packed(form: str, shape: tuple[int, int]) -> Any:
+    """Random weights as a format packs them."""
     import torch
 
-    from ramify.kernels.packed import pack_float, pack_int
+    from ramify.kernels.packed import own_activation_group, pack_float, pack_int
 
     rows, columns = shape
     if form == "bfloat16":
         return pack_float(torch.randn(rows, columns, dtype=torch.bfloat16))
-    group = next(size for size in (128, 64, 32, 16) if columns % size == 0)
-    scales = torch.rand(rows, columns // group).half()
     if form == "w8a8":
+        group = next(size for size in (128, 64, 32, 16) if columns % size == 0)
         codes = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
-        return pack_int(codes, scales, bits=8, group_size=group)
+        return pack_int(codes, torch.rand(rows, columns // group).half(), bits=8, group_size=group)
+    bits, together = int(form[1]), own_activation_group(columns)
     codes = torch.randint(0, 16, (rows, columns), dtype=torch.uint8)
-    return pack_int(codes, scales, bits=4, group_size=group)
+    if bits == 6:
+        codes = torch.randint(-31, 32, (rows, columns), dtype=torch.int8)
+    scales = torch.randint(-127, 128, (rows, -(-columns // 32)), dtype=torch.int8)
+    factors = torch.rand(rows, -(-columns // together)).bfloat16()
+    return pack_int(codes, scales, factors=factors, bits=bits, activation_group=together)
 
 
 def _copies(matrices: list[Any]) -> list[list[Any]]:

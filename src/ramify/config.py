@@ -35,7 +35,8 @@ class EngineConfig:
         num_threads: intra-op threads of torch in this process; None leaves torch's setting.
         revision: of a hub id.
         quantization: format that the weights are loaded in: None takes them as they are stored; "bfloat16", "w8a8",
-            "w8a16", "w4a8" or "w4a16" round them, with options as in "w4a8:group_size=64" (`ramify techniques`).
+            "w8a16", "w6a8", "w4a8" or "w4a16" round them, with options as in "w4a8:group_size=64" (`ramify
+            techniques`).
 
     Raises:
         ConfigError: a value cannot work.

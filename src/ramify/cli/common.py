@@ -53,7 +53,7 @@ EngineOptions = Annotated[
 ]
 Quantization = Annotated[
     str | None,
-    typer.Option(help="Format of the weights: w8a8, w4a8, w4a16, w8a16 or bfloat16; made once, then cached."),
+    typer.Option(help="Format of the weights: w8a8, w6a8, w4a8, w4a16, w8a16 or bfloat16; made once, then cached."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Seed = Annotated[int, typer.Option(help="Of all draws: one seed, one answer.")]

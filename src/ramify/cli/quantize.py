@@ -27,7 +27,9 @@ def quantize(
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to write; it must be new or empty.")],
     format: Annotated[  # noqa: A002 - the option's name
         str,
-        typer.Option("--format", "-f", help="w8a8, w4a8, w4a16, w8a16 or bfloat16, with options: w4a8:group_size=64."),
+        typer.Option(
+            "--format", "-f", help="w8a8, w6a8, w4a8, w4a16, w8a16 or bfloat16, with options: w4a8:group_size=64."
+        ),
     ] = "w4a8",
     calibration_text: Annotated[
         Path | None, typer.Option(help="Text to choose scales by, paragraph by paragraph; bundled problems by default.")

@@ -34,7 +34,7 @@ _BFLOAT = {
     "portable": _PLAIN,
 }
 _OPERATORS: Mapping[str, Mapping[str, str]] = {
-    "w8a8 and w4a8 products": _INTEGER,
+    "w8a8, w6a8 and w4a8 products": _INTEGER,
     "bfloat16 products": _BFLOAT,
     "float32, w8a16 and w4a16 products": _FLOAT,
     "paged attention": _FLOAT,

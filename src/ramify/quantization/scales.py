@@ -29,7 +29,7 @@ are also taken from the side that has a code less, and refitted, and weights gro
 _EIGHT_BIT_STRETCH = tuple(1.0039 - 0.0062 * step for step in range(6))
 """Ranges of 8-bit codes, in parts of what 127 steps reach. Less than half a step is cut off in the first; the others
 win by luck of rounding, about a sixth of the squared error."""
-_SIX_BIT_STRETCH = (1.0, 0.97, 0.94, 0.91)
+_SIX_BIT_STRETCH = tuple(1.015 - 0.025 * step for step in range(5))
 """The same of 6-bit codes, in parts of what 31 steps reach."""
 _FOUR_BIT_STRETCH = (1.0, 0.94, 0.88)
 """Ranges of 4-bit codes, in parts of the group's largest weight: the ends of a bell curve are worth cutting off, by
