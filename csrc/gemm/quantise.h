@@ -11,7 +11,7 @@ namespace ramify::RAMIFY_ISA {
 // What follows from a matrix's sizes.
 struct Groups {
   std::size_t columns;            // inputs, padded
-  std::size_t chunk;              // inputs that share both scales
+  std::size_t chunk;              // inputs that share both scales, or a start beside integer scales
   std::size_t chunks;
   std::size_t groups;             // of the weight
   std::size_t activation_groups;
@@ -30,7 +30,7 @@ struct QuantisedTile {
   std::size_t rows;
   std::int8_t* codes;    // [inputs / 4, rows, 4]; where codes take two bytes, the even inputs come before the odd ones
   std::int32_t* starts;  // [chunks, rows]: what corrects the products of stored codes, -zero * the sum of the codes, or
-                         // two such of 16 bits (see LANE_STARTS)
+                         // two such of 16 bits (see start_of)
   float* scales;         // [activation groups, rows]
   float* shifts;         // [weight groups, rows]: what minima are multiplied with
 };
