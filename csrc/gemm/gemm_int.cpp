@@ -74,7 +74,9 @@ const Tiles& tiles_for(std::size_t bits, const Groups& groups) {
 
 std::size_t divided(std::size_t total, std::size_t part) { return (total + part - 1) / part; }
 
-// Codes of 6 bits as bytes, which several tiles of rows then read from the cache. Until this thread's next call.
+constexpr std::size_t TILES_THAT_UNPACK = 8;  // fewer tiles unpack codes of 6 bits on the way, each for itself
+
+// Codes of 6 bits as bytes, which many tiles of rows then read from the cache. Until this thread's next call.
 const std::uint8_t* unpacked(const std::uint8_t* codes, std::size_t inputs) {
   constexpr std::size_t AT_ONCE = 16;
   thread_local Scratch memory;
@@ -98,7 +100,7 @@ void linear_of_some(const IntMatrix& weight, const Groups& groups, const float* 
       }
     }
   });
-  const bool unpacks = weight.bits == 6 && tiling.tiles > 1;
+  const bool unpacks = weight.bits == 6 && tiling.tiles > TILES_THAT_UNPACK;
   const Tiles& compute = tiles_for(unpacks ? 8 : weight.bits, groups);
   const std::size_t block_bytes = groups.columns * LANES * weight.bits / 8;
   const std::size_t panels = divided(weight.rows, PANEL), panel_bytes = PANEL_BLOCKS * block_bytes;

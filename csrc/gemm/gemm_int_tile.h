@@ -158,8 +158,8 @@ RAMIFY_INLINE inline void add_group(Floats floats, Floats parts, const Tile& til
 // were unpacked.
 template <std::size_t BITS, std::size_t R>
 RAMIFY_INLINE inline void add_scaled_group(TileMemory& memory, const Tile& tile, std::size_t group) {
-  const std::size_t groups = tile.groups.groups, together = groups / tile.groups.activation_groups;
-  const std::size_t starts = HALVES_INPUTS / tile.groups.chunk * R;
+  const std::size_t groups = tile.groups.groups, together = tile.groups.scales_together;
+  const std::size_t starts = tile.groups.starts_of_scale * R;
   const auto* const scales = static_cast<const std::int8_t*>(tile.weight.scales) + tile.block * groups * LANES;
   for (std::size_t chunk = group * together; chunk < (group + 1) * together; ++chunk) {
     const ChunkCodes codes{.weights = tile.codes + chunk * HALVES_INPUTS * LANES * BITS / 8,

@@ -184,7 +184,9 @@ Groups groups_of(const IntMatrix& weight) {
           .weight_outside = !integer_scales && weight.group >= weight.activation_group,
           .zero = weight.bits == 4 && weight.mins != nullptr ? 0 : 1 << (weight.bits - 1),
           .code_bytes = weight.bits == 8 ? BYTES_BESIDE_EIGHT_BITS : 1,
-          .integer_scales = integer_scales};
+          .integer_scales = integer_scales,
+          .scales_together = weight.activation_group / weight.group,
+          .starts_of_scale = weight.group / chunk};
 }
 
 std::size_t bytes_of_rows(const Groups& groups, std::size_t rows) {

@@ -20,6 +20,8 @@ struct Groups {
   std::int32_t zero;              // what is subtracted from a stored code
   std::size_t code_bytes;         // of an activation's code
   bool integer_scales;
+  std::size_t scales_together;    // integer scales of an activation group
+  std::size_t starts_of_scale;    // chunks of an integer scale
 };
 
 Groups groups_of(const IntMatrix& weight);
