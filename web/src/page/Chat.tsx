@@ -1,6 +1,6 @@
 // A conversation. What was said is kept in the tab, so that a reload loses at most what was on its way.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Method, StrategyCard } from "../api/client";
 import { Text } from "../viewer/NodePanel";
 import { MethodPicker } from "./MethodPicker";
@@ -31,7 +31,8 @@ export function Chat({ model, cards }: { model: string; cards: readonly Strategy
   const running = turns[turns.length - 1]?.run.state === "running";
 
   useEffect(() => () => aborter.current?.abort(), []);
-  useEffect(() => {
+  // With what is seen, not some time after: a reload may come in between.
+  useLayoutEffect(() => {
     const timer = setTimeout(() => save(KEY, turns), SAVE_EVERY_MS);
     const now = () => save(KEY, turns);
     addEventListener("pagehide", now);
