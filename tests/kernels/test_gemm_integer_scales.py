@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
 from ramify.kernels.gemm import PackedMatrix, linear, pack_int, reference_linear, rows
 from ramify.kernels.packed import dequantised
+from tests.kernels.integer_scales import draw
 
 OnEveryPath = Callable[[Callable[[], torch.Tensor]], list[torch.Tensor]]
 
@@ -17,12 +19,7 @@ BITS = pytest.mark.parametrize("bits", [4, 6])
 
 
 def random_matrix(N: int, K: int, bits: int, activation_group: int) -> PackedMatrix:
-    codes = torch.randint(0, 16, (N, K), dtype=torch.uint8)
-    if bits == 6:
-        codes = torch.randint(-31, 32, (N, K), dtype=torch.int8)
-    scales = torch.randint(-127, 128, (N, -(-K // 32)), dtype=torch.int8)
-    factors = torch.rand(N, -(-K // activation_group)).bfloat16()
-    return pack_int(codes, scales, factors=factors, bits=bits, activation_group=activation_group)
+    return pack_int(**draw(N, K, bits, activation_group))
 
 
 def random_rows(M: int, K: int) -> torch.Tensor:
@@ -38,7 +35,7 @@ def test_every_path_gives_the_bits_of_the_reference(
     for M, (N, K) in enumerate([(1, 1), (16, 32), (31, 5), (33, 129), (70, 321), (97, 640), (160, 256)], start=1):
         weight, x = random_matrix(N, K, bits, activation_group), random_rows(2 * M, K)
         expected = reference_linear(x, weight)
-        assert all(torch.equal(out, expected) for out in on_every_path(lambda x=x, w=weight: linear(x, w)))  # type: ignore[misc]
+        assert all(torch.equal(out, expected) for out in on_every_path(partial(linear, x, weight)))
 
 
 @BITS

@@ -18,21 +18,7 @@ from ramify.kernels.packed import (
     pack_int,
 )
 from ramify.kernels.quantise import reference_quantise
-
-
-def draw(N: int, K: int, bits: int, activation_group: int) -> dict[str, Any]:
-    codes = torch.randint(0, 16, (N, K), dtype=torch.uint8)
-    if bits == 6:
-        codes = torch.randint(-31, 32, (N, K), dtype=torch.int8)
-    scales = torch.randint(-127, 128, (N, -(-K // 32)), dtype=torch.int8)
-    factors = torch.rand(N, -(-K // activation_group)).bfloat16()
-    return {
-        "codes": codes,
-        "scales": scales,
-        "factors": factors,
-        "bits": bits,
-        "activation_group": activation_group,
-    }
+from tests.kernels.integer_scales import draw
 
 
 def pack(given: dict[str, Any], **changed: Any) -> PackedMatrix:
