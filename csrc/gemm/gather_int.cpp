@@ -27,6 +27,13 @@ float value_at(const void* values, bool half, std::size_t index) {
   return half ? f16_to_float(static_cast<const f16*>(values)[index]) : static_cast<const float*>(values)[index];
 }
 
+// Of 2 * 32 inputs, a step holds two of the first and two of the second.
+int paired_four_bits(const std::uint8_t* codes, std::size_t k) {
+  const std::size_t second = k / HALVES % 2, two = k % (HALVES / 2) / 2 ^ second;
+  const int byte = codes[(k / (2 * HALVES) * HALVES / 4 + two) * STEP_BYTES + 2 * second + k % 2];
+  return k % HALVES >= HALVES / 2 ? byte >> 4 : byte & 15;
+}
+
 // Integer scales, of 32 inputs each.
 void gather_scaled_row(const IntMatrix& weight, std::size_t row, float* out) {
   const std::size_t block = row / LANES, lane = row % LANES, groups = weight.padded_columns / HALVES;
@@ -34,7 +41,7 @@ void gather_scaled_row(const IntMatrix& weight, std::size_t row, float* out) {
   const auto* const scales = static_cast<const std::int8_t*>(weight.scales) + block * groups * LANES + lane;
   const std::uint16_t* const factors = weight.factors + block * (weight.padded_columns / weight.activation_group) * LANES + lane;
   for (std::size_t k = 0; k < weight.columns; ++k) {
-    const int code = (weight.bits == 6 ? six_bits(codes, k) : four_bits(codes, k)) - (1 << (weight.bits - 1));
+    const int code = (weight.bits == 6 ? six_bits(codes, k) : paired_four_bits(codes, k)) - (1 << (weight.bits - 1));
     const int scaled = code * scales[k / HALVES * LANES];
     out[k] = static_cast<float>(scaled) * bf16_to_float(factors[k / weight.activation_group * LANES]);
   }

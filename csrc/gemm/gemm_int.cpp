@@ -74,7 +74,7 @@ const Tiles& tiles_for(std::size_t bits, const Groups& groups) {
 
 std::size_t divided(std::size_t total, std::size_t part) { return (total + part - 1) / part; }
 
-constexpr std::size_t TILES_THAT_UNPACK = 8;  // fewer tiles unpack codes of 6 bits on the way, each for itself
+constexpr std::size_t TILES_THAT_UNPACK = 2;  // fewer tiles unpack codes of 6 bits on the way, each for itself
 
 // Codes of 6 bits as bytes, which many tiles of rows then read from the cache. Until this thread's next call.
 const std::uint8_t* unpacked(const std::uint8_t* codes, std::size_t inputs) {

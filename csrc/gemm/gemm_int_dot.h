@@ -3,6 +3,7 @@
 
 #include "core/simd.h"
 #include "core/unrolled.h"
+#include "gemm/quantise.h"
 
 namespace ramify::RAMIFY_ISA {
 
@@ -17,6 +18,7 @@ struct ChunkCodes {
 constexpr std::size_t STEP_BYTES = 64;      // four inputs of 16 columns
 constexpr std::size_t HALVES_STEPS = 4;     // steps of 64 bytes that hold 32 inputs of 4 bits
 constexpr std::size_t HALVES_INPUTS = 32;
+constexpr std::size_t PAIR_STEPS = 8;       // steps that hold 64 of them with integer scales
 
 // Weights are read once in order, from memory as soon as there are few rows; hardware looks ahead within a page only.
 RAMIFY_INLINE inline void prefetch_weights([[maybe_unused]] const std::uint8_t* weights) {

@@ -10,6 +10,16 @@ constexpr std::size_t TILE_BLOCKS = 1;
 struct I32x16 {
   __m256i lo, hi;
 
+  static I32x16 zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static I32x16 load(const std::int32_t* p) {
+    const auto* const from = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_load_si256(from), _mm256_load_si256(from + 1)};
+  }
+  void store(std::int32_t* p) const {
+    auto* const to = reinterpret_cast<__m256i*>(p);
+    _mm256_store_si256(to, lo);
+    _mm256_store_si256(to + 1, hi);
+  }
   F32x16 to_float() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
 };
 
@@ -138,12 +148,8 @@ RAMIFY_INLINE inline void sum_half(Sums<R>& sums, const ChunkCodes& codes, bool 
 }
 
 // What follows is for integer scales: 16-bit sums begin at what corrects their own lanes, and one instruction widens and
-// scales them.
-
-template <std::size_t R>
-RAMIFY_INLINE inline void start_lanes(Sums<R>& sums, const std::int32_t* starts) {
-  unrolled<R>([&](auto r) RAMIFY_INLINE { sums[r][0].lo = sums[r][0].hi = _mm256_set1_epi32(starts[r]); });
-}
+// scales them. Of 4 bits each such lane sums another 32 inputs, whose scales differ; 32 products of at most 8 * 127
+// fit once the sum is whole.
 
 // The same place, unknown to compilers: so they load a step again rather than hold it over others.
 RAMIFY_INLINE inline const std::uint8_t* again(const std::uint8_t* weights) {
@@ -156,7 +162,7 @@ RAMIFY_INLINE inline const std::uint8_t* again(const std::uint8_t* weights) {
 template <std::size_t R>
 RAMIFY_INLINE inline void add_low_halves(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
   const __m256i low = _mm256_set1_epi8(15);
-  unrolled<HALVES_STEPS>([&](auto step) RAMIFY_INLINE {
+  unrolled<PAIR_STEPS>([&](auto step) RAMIFY_INLINE {
     const std::uint8_t* at = weights + step * STEP_BYTES;
     prefetch_weights(at);
     add_step<R>(sums, _mm256_and_si256(load_step(at), low), _mm256_and_si256(load_step(at + 32), low), rows + step * 4 * R);
@@ -166,7 +172,7 @@ RAMIFY_INLINE inline void add_low_halves(Sums<R>& sums, const std::uint8_t* weig
 template <std::size_t R>
 RAMIFY_INLINE inline void add_high_halves(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows) {
   const __m256i low = _mm256_set1_epi8(15);
-  unrolled<HALVES_STEPS>([&](auto step) RAMIFY_INLINE {
+  unrolled<PAIR_STEPS>([&](auto step) RAMIFY_INLINE {
     const std::uint8_t* at = weights + step * STEP_BYTES;
     const __m256i lo = _mm256_and_si256(_mm256_srli_epi16(load_step(at), 4), low);
     const __m256i hi = _mm256_and_si256(_mm256_srli_epi16(load_step(at + 32), 4), low);
@@ -217,37 +223,34 @@ RAMIFY_INLINE inline void add_six_bits(Sums<R>& sums, const std::uint8_t* weight
   add_step<R>(sums, fourth_step(weights), fourth_step(weights + 32), rows + 12 * R);
 }
 
-// Scales of 16 columns as 16-bit integers, each twice.
-RAMIFY_INLINE inline I32x16 load_scales(const std::int8_t* scales) {
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
-  return {_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(bytes, bytes)), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(bytes, bytes))};
+using Scales = I32x16;  // 16-bit integers, as the sums' lanes need them
+
+template <std::size_t BITS>
+RAMIFY_INLINE inline Scales load_scales(const std::int8_t* scales) {
+  const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
+  const __m128i second = BITS == 4 ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + LANES)) : first;
+  return {_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(first, second)), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(first, second))};
 }
 
-template <std::size_t R>
-RAMIFY_INLINE inline void add_scaled_sums(std::int32_t* totals, const Sums<R>& sums, const I32x16& scales) {
-  auto* const to = reinterpret_cast<__m256i*>(totals);
-  unrolled<R>([&](auto r) RAMIFY_INLINE {
-    _mm256_store_si256(to + 2 * r, _mm256_add_epi32(_mm256_load_si256(to + 2 * r), _mm256_madd_epi16(sums[r][0].lo, scales.lo)));
-    _mm256_store_si256(to + 2 * r + 1, _mm256_add_epi32(_mm256_load_si256(to + 2 * r + 1), _mm256_madd_epi16(sums[r][0].hi, scales.hi)));
-  });
+// total + sums * scales.
+template <std::size_t BITS>
+RAMIFY_INLINE inline I32x16 scaled(const I32x16& total, const I32x16& sums, const Scales& scales) {
+  return {_mm256_add_epi32(total.lo, _mm256_madd_epi16(sums.lo, scales.lo)),
+          _mm256_add_epi32(total.hi, _mm256_madd_epi16(sums.hi, scales.hi))};
 }
 
-// totals [R, 16] += scale * sum of 32 inputs, of 4 bits, of 6, or of 6 in bytes.
 template <std::size_t BITS, std::size_t R>
-RAMIFY_INLINE inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t) {
-  Sums<R> sums;
-  start_lanes<R>(sums, codes.starts);
+RAMIFY_INLINE inline void sum_part(Sums<R>& sums, const ChunkCodes& codes, std::size_t part) {
+  const std::uint8_t* const weights = codes.weights + part * inputs_scaled_together(BITS) * LANES * BITS / 8;
+  unrolled<R>([&](auto r) RAMIFY_INLINE { sums[r][0].lo = sums[r][0].hi = _mm256_set1_epi32(codes.starts[r]); });
   if constexpr (BITS == 4) {
-    add_low_halves<R>(sums, codes.weights, codes.rows);
-    add_high_halves<R>(sums, again(codes.weights), codes.rows + 16 * R);
+    add_low_halves<R>(sums, weights, codes.rows);
+    add_high_halves<R>(sums, again(weights), codes.rows + 4 * PAIR_STEPS * R);
+  } else if constexpr (BITS == 6) {
+    add_six_bits<R>(sums, weights, codes.rows);
   } else {
-    constexpr auto ADD = BITS == 6 ? add_six_bits<R> : add_unpacked<R>;
-    ADD(sums, codes.weights, codes.rows);
-    add_scaled_sums<R>(totals, sums, load_scales(scales));
-    start_lanes<R>(sums, codes.starts + R);
-    ADD(sums, codes.weights + BITS / 2 * STEP_BYTES, codes.rows + 16 * R);
+    add_unpacked<R>(sums, weights, codes.rows);
   }
-  add_scaled_sums<R>(totals, sums, load_scales(scales));
 }
 
 }  // namespace ramify::RAMIFY_ISA

@@ -9,6 +9,9 @@ constexpr std::size_t TILE_BLOCKS = 2;
 struct I32x16 {
   __m512i v;
 
+  static I32x16 zero() { return {_mm512_setzero_si512()}; }
+  static I32x16 load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
   F32x16 to_float() const { return {_mm512_cvtepi32_ps(v)}; }
 };
 
@@ -61,17 +64,22 @@ RAMIFY_INLINE inline void sum_eight_bits(Sums<R>& sums, const ChunkCodes& codes,
   add_starts<R>(sums, codes.starts);
 }
 
+// Four inputs in low halves and those four steps later in high ones.
+template <std::size_t R>
+RAMIFY_INLINE inline void add_nibbles(Sums<R>& sums, __m512i first, __m512i second, const std::int8_t* rows) {
+  const __m512i low = _mm512_set1_epi8(15);
+  add_step<R>(sums, _mm512_and_si512(first, low), _mm512_and_si512(second, low), rows);
+  const __m512i high_first = _mm512_and_si512(_mm512_srli_epi16(first, 4), low);
+  const __m512i high_second = _mm512_and_si512(_mm512_srli_epi16(second, 4), low);
+  add_step<R>(sums, high_first, high_second, rows + HALVES_STEPS * 4 * R);
+}
+
 // 32 inputs of 4 bits.
 template <std::size_t R>
 RAMIFY_INLINE inline void add_halves(Sums<R>& sums, const std::uint8_t* weights, std::size_t block_bytes, const std::int8_t* rows) {
-  const __m512i low = _mm512_set1_epi8(15);
   unrolled<HALVES_STEPS>([&](auto step) RAMIFY_INLINE {
-    const __m512i first = load_step(weights + step * STEP_BYTES);
-    const __m512i second = load_step(weights + step * STEP_BYTES + block_bytes);
-    add_step<R>(sums, _mm512_and_si512(first, low), _mm512_and_si512(second, low), rows + step * 4 * R);
-    const __m512i high_first = _mm512_and_si512(_mm512_srli_epi16(first, 4), low);
-    const __m512i high_second = _mm512_and_si512(_mm512_srli_epi16(second, 4), low);
-    add_step<R>(sums, high_first, high_second, rows + (step + HALVES_STEPS) * 4 * R);
+    const std::uint8_t* const at = weights + step * STEP_BYTES;
+    add_nibbles<R>(sums, load_step(at), load_step(at + block_bytes), rows + step * 4 * R);
   });
 }
 
@@ -137,31 +145,51 @@ RAMIFY_INLINE inline void add_six_bits(Sums<R>& sums, const std::uint8_t* weight
   });
 }
 
-// totals [R, 2, 16] += integer scale * sum of 32 inputs, of 4 bits, of 6, or of 6 in bytes. Of 4 bits it fits 16 bits.
-template <std::size_t BITS, std::size_t R>
-RAMIFY_INLINE inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t next_scales) {
-  Sums<R> sums;
-  if constexpr (BITS == 6) {
-    start_at_zero<R>(sums);
-    add_six_bits<R>(sums, codes.weights, codes.block_bytes, codes.rows);
-    add_starts<R>(sums, codes.starts);
-  } else {
-    constexpr auto SUM = BITS == 4 ? sum_four_bits<R, HALVES_INPUTS> : sum_eight_bits<R, HALVES_INPUTS>;
-    SUM(sums, codes, HALVES_INPUTS);
-  }
-  unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE {
-    const auto* const bytes = reinterpret_cast<const __m128i*>(scales + b * next_scales);
-    const __m512i scale = _mm512_cvtepi8_epi32(_mm_loadu_si128(bytes)), words = _mm512_and_si512(scale, _mm512_set1_epi32(0xffff));
-    unrolled<R>([&](auto r) RAMIFY_INLINE {
-      std::int32_t* const to = totals + (r * TILE_BLOCKS + b) * LANES;
-      const __m512i total = _mm512_loadu_si512(to);
-      if constexpr (BITS == 4) {
-        _mm512_storeu_si512(to, _mm512_dpwssd_epi32(total, sums[r][b].v, words));
-      } else {
-        _mm512_storeu_si512(to, _mm512_add_epi32(total, _mm512_mullo_epi32(sums[r][b].v, scale)));
-      }
-    });
+using Scales = __m512i;  // of 4 bits, where a sum fits 16 bits, those of its other half are zeros
+
+template <std::size_t BITS>
+RAMIFY_INLINE inline Scales load_scales(const std::int8_t* scales) {
+  const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
+  return BITS == 4 ? _mm512_and_si512(wide, _mm512_set1_epi32(0xffff)) : wide;
+}
+
+// total + sums * scales.
+template <std::size_t BITS>
+RAMIFY_INLINE inline I32x16 scaled(const I32x16& total, const I32x16& sums, const Scales& scales) {
+  if constexpr (BITS == 4) return {_mm512_dpwssd_epi32(total.v, sums.v, scales)};
+  return {_mm512_add_epi32(total.v, _mm512_mullo_epi32(sums.v, scales))};
+}
+
+// Two steps of a pair of 32 inputs (see kernels/blocks.py), as four inputs of one 32: of the other in `second`'s place.
+RAMIFY_INLINE inline __m512i one_of_pair(const std::uint8_t* weights, __mmask32 second) {
+  const __m512i even = load_step(weights), odd = load_step(weights + STEP_BYTES);
+  return _mm512_mask_blend_epi16(second, even, _mm512_rol_epi32(odd, 16));
+}
+
+// The 32 inputs of 4 bits of either half of a pair.
+template <std::size_t R>
+RAMIFY_INLINE inline void add_half_of_pair(Sums<R>& sums, const ChunkCodes& codes, const std::uint8_t* weights, bool second) {
+  const __mmask32 from_odd = second ? 0x55555555 : 0xaaaaaaaa;
+  unrolled<HALVES_STEPS>([&](auto step) RAMIFY_INLINE {
+    const std::uint8_t* const at = weights + 2 * step * STEP_BYTES;
+    add_nibbles<R>(sums, one_of_pair(at, from_odd), one_of_pair(at + codes.block_bytes, from_odd), codes.rows + step * 4 * R);
   });
+}
+
+template <std::size_t BITS, std::size_t R>
+RAMIFY_INLINE inline void sum_part(Sums<R>& sums, const ChunkCodes& codes, std::size_t part) {
+  start_at_zero<R>(sums);
+  if constexpr (BITS == 4) {
+    add_half_of_pair<R>(sums, codes, codes.weights + part / 2 * PAIR_STEPS * STEP_BYTES, part % 2 != 0);
+  } else if constexpr (BITS == 6) {
+    add_six_bits<R>(sums, codes.weights + part * 6 * STEP_BYTES, codes.block_bytes, codes.rows);
+  } else {
+    unrolled<8>([&](auto step) RAMIFY_INLINE {
+      const std::uint8_t* at = codes.weights + (part * 8 + step) * STEP_BYTES;
+      add_step<R>(sums, load_step(at), load_step(at + codes.block_bytes), codes.rows + step * 4 * R);
+    });
+  }
+  add_starts<R>(sums, codes.starts);
 }
 
 }  // namespace ramify::RAMIFY_ISA

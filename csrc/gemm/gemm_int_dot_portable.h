@@ -9,6 +9,13 @@ constexpr std::size_t TILE_BLOCKS = 1;
 struct I32x16 {
   std::int32_t v[LANES];
 
+  static I32x16 zero() { return {}; }
+  static I32x16 load(const std::int32_t* p) {
+    I32x16 out;
+    std::copy_n(p, LANES, out.v);
+    return out;
+  }
+  void store(std::int32_t* p) const { std::copy_n(v, LANES, p); }
   F32x16 to_float() const { return F32x16::load(v); }
 };
 
@@ -70,24 +77,51 @@ inline void unpack_six_bits(const std::uint8_t* __restrict from, std::uint8_t* _
   }
 }
 
-// totals [R, 16] += integer scale * sum of 32 inputs, of 4 bits, of 6, or of 6 in bytes.
+// What follows is for integer scales.
+
+using Scales = const std::int8_t*;
+
+template <std::size_t BITS>
+inline Scales load_scales(const std::int8_t* scales) {
+  return scales;
+}
+
+// total + sums * scales.
+template <std::size_t BITS>
+inline I32x16 scaled(const I32x16& total, const I32x16& sums, Scales scales) {
+  I32x16 out;
+  for (std::size_t i = 0; i < LANES; ++i) out.v[i] = total.v[i] + scales[i] * sums.v[i];
+  return out;
+}
+
+// 32 inputs of a pair, of which each step holds two (see kernels/blocks.py).
+template <std::size_t R>
+inline void sum_half_of_pair(Sums<R>& sums, const std::uint8_t* weights, const std::int8_t* rows, std::size_t second) {
+  for (std::size_t k = 0; k < HALVES_INPUTS; ++k) {
+    const std::uint8_t* const step = weights + ((k / 2 ^ second) % PAIR_STEPS) * STEP_BYTES + 2 * second + k % 2;
+    const int shift = k < HALVES_INPUTS / 2 ? 0 : 4;
+    for (std::size_t r = 0; r < R; ++r) {
+      const int x = rows[(k / 4 * R + r) * 4 + k % 4];
+      for (std::size_t i = 0; i < LANES; ++i) sums[r][0].v[i] += (step[4 * i] >> shift & 15) * x;
+    }
+  }
+}
+
 template <std::size_t BITS, std::size_t R>
-inline void add_scaled(std::int32_t* totals, const ChunkCodes& codes, const std::int8_t* scales, std::size_t) {
-  Sums<R> sums;
+inline void sum_part(Sums<R>& sums, const ChunkCodes& codes, std::size_t part) {
   if constexpr (BITS == 4) {
-    sum_four_bits<R, HALVES_INPUTS>(sums, codes, HALVES_INPUTS);
+    start<R>(sums, codes.starts);
+    sum_half_of_pair<R>(sums, codes.weights + part / 2 * PAIR_STEPS * STEP_BYTES, codes.rows, part % 2);
   } else {
     ChunkCodes bytes = codes;
+    bytes.weights += part * HALVES_INPUTS * LANES * BITS / 8;
     std::uint8_t unpacked[HALVES_INPUTS * LANES];
     if constexpr (BITS == 6) {
-      unpack_six_bits(codes.weights, unpacked);
-      unpack_six_bits(codes.weights + 3 * STEP_BYTES, unpacked + 4 * STEP_BYTES);
+      unpack_six_bits(bytes.weights, unpacked);
+      unpack_six_bits(bytes.weights + 3 * STEP_BYTES, unpacked + 4 * STEP_BYTES);
       bytes.weights = unpacked;
     }
     sum_eight_bits<R, HALVES_INPUTS>(sums, bytes, HALVES_INPUTS);
-  }
-  for (std::size_t r = 0; r < R; ++r) {
-    for (std::size_t i = 0; i < LANES; ++i) totals[r * LANES + i] += scales[i] * sums[r][0].v[i];
   }
 }
 

@@ -35,7 +35,7 @@ struct Tile {
 };
 
 // Of a tile, [R, TILE_BLOCKS, 16] each: not arrays of the function that uses them, for which compilers would look for
-// registers. Parts and totals are zeros before and after each group.
+// registers. Parts are zeros before and after each group; totals stay zeros where a group has one part.
 struct TileMemory {
   alignas(64) float floats[TILE_ROWS * TILE_COLUMNS];
   alignas(64) float parts[TILE_ROWS * TILE_COLUMNS] = {};
@@ -54,7 +54,7 @@ RAMIFY_INLINE inline void add_product(Floats floats, std::size_t r, std::size_t 
 }
 
 // What a kernel is compiled for: bits of a code, rows of a tile, which scale several chunks share (or that the weight's
-// are integers, and chunks have 32 inputs), inputs of a chunk (0 for more than 32).
+// are integers), inputs of a chunk (0 for more than 32).
 enum class Grouping { SAME, WEIGHT_OUTSIDE, ROWS_OUTSIDE, INTEGER_SCALES };
 
 template <std::size_t BITS, std::size_t R, std::size_t CHUNK>
@@ -154,30 +154,56 @@ RAMIFY_INLINE inline void add_group(Floats floats, Floats parts, const Tile& til
   if (WEIGHT_OUTSIDE && has_mins) add_minima<R>(floats, tile, group);
 }
 
-// floats += an activation group of a weight with integer scales, whose chunks are summed as integers. 8 bits are 6 that
-// were unpacked.
+// totals = or += the scaled sums of a part of an activation group.
 template <std::size_t BITS, std::size_t R>
-RAMIFY_INLINE inline void add_scaled_group(TileMemory& memory, const Tile& tile, std::size_t group) {
-  const std::size_t groups = tile.groups.groups, together = tile.groups.scales_together;
-  const std::size_t starts = tile.groups.starts_of_scale * R;
-  const auto* const scales = static_cast<const std::int8_t*>(tile.weight.scales) + tile.block * groups * LANES;
-  for (std::size_t chunk = group * together; chunk < (group + 1) * together; ++chunk) {
-    const ChunkCodes codes{.weights = tile.codes + chunk * HALVES_INPUTS * LANES * BITS / 8,
-                           .block_bytes = tile.block_bytes,
-                           .rows = tile.rows.codes + chunk * HALVES_INPUTS * R,
-                           .starts = tile.rows.starts + chunk * starts};
-    add_scaled<BITS, R>(forgotten(memory.totals), codes, scales + chunk * LANES, groups * LANES);
-  }
+RAMIFY_INLINE inline void add_to_totals(std::int32_t* totals, bool first, const Sums<R>& sums, const Scales (&scales)[TILE_BLOCKS]) {
+  unrolled<R>([&](auto r) RAMIFY_INLINE {
+    unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE {
+      std::int32_t* const total = at(totals, r, b);
+      scaled<BITS>(first ? I32x16::zero() : I32x16::load(total), sums[r][b], scales[b]).store(total);
+    });
+  });
+}
+
+// floats += totals and the scaled sums of the last part, scaled.
+template <std::size_t BITS, std::size_t R>
+RAMIFY_INLINE inline void add_last_part(TileMemory& memory, const Tile& tile, std::size_t group, const Sums<R>& sums,
+                                        const Scales (&scales)[TILE_BLOCKS]) {
   const float* const row_scales = tile.rows.scales + group * R;
   unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE {
     const std::size_t place = ((tile.block + b) * tile.groups.activation_groups + group) * LANES;
     const F32x16 factors = F32x16::load_bf16(tile.weight.factors + place);
     unrolled<R>([&](auto r) RAMIFY_INLINE {
-      std::int32_t* const total = at(memory.totals, r, b);
-      add_product(memory.floats, r, b, F32x16::load(total) * F32x16::broadcast(row_scales[r]), factors);
-      std::fill_n(total, LANES, 0);
+      const I32x16 total = scaled<BITS>(I32x16::load(at(memory.totals, r, b)), sums[r][b], scales[b]);
+      add_product(memory.floats, r, b, total.to_float() * F32x16::broadcast(row_scales[r]), factors);
     });
   });
+}
+
+// floats += an activation group of a weight with integer scales, whose parts are summed as integers. 8 bits are 6 that
+// were unpacked.
+template <std::size_t BITS, std::size_t R>
+RAMIFY_INLINE inline void add_scaled_group(TileMemory& memory, const Tile& tile, std::size_t group) {
+  const std::size_t parts = tile.groups.chunks_together, groups = tile.groups.groups;
+  const auto* const block_scales = static_cast<const std::int8_t*>(tile.weight.scales) + tile.block * groups * LANES;
+  for (std::size_t i = 0; i < parts; ++i) {
+    const std::size_t part = group * parts + i, begin = part * inputs_scaled_together(BITS);
+    const ChunkCodes codes{.weights = tile.codes,
+                           .block_bytes = tile.block_bytes,
+                           .rows = tile.rows.codes + begin * R,
+                           .starts = tile.rows.starts + part * R};
+    Sums<R> sums;
+    sum_part<BITS, R>(sums, codes, part);
+    Scales scales[TILE_BLOCKS];
+    unrolled<TILE_BLOCKS>([&](auto b) RAMIFY_INLINE {
+      scales[b] = load_scales<BITS>(block_scales + (b * groups + begin / SCALED_INPUTS) * LANES);
+    });
+    if (i + 1 < parts) {
+      add_to_totals<BITS, R>(forgotten(memory.totals), i == 0, sums, scales);
+    } else {
+      add_last_part<BITS, R>(memory, tile, group, sums, scales);
+    }
+  }
 }
 
 // Adds to memory.floats.

@@ -105,7 +105,6 @@ inline void put_bytes(const std::int8_t* sixteen, std::int8_t* codes, std::size_
 }
 #if defined(RAMIFY_LANES_256)
 constexpr std::size_t BYTES_BESIDE_EIGHT_BITS = 2;  // see gemm_int_dot_256.h
-constexpr std::size_t SIX_BITS_CHUNK = 16;
 
 inline void put_words(const std::int8_t* sixteen, std::int8_t* codes, std::size_t rows) {
   __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
@@ -114,11 +113,25 @@ inline void put_words(const std::int8_t* sixteen, std::int8_t* codes, std::size_
   _mm256_store_si256(reinterpret_cast<__m256i*>(ordered), words);
   for (std::size_t j = 0; j < LANES; j += 4) std::memcpy(codes + 2 * j * rows, ordered + j, 8);
 }
+
+// Codes of 2 * 32 inputs: a step holds two of the first and two of the second (see kernels/blocks.py).
+inline void put_pair(const std::int8_t* pair, std::int8_t* codes, std::size_t rows) {
+  alignas(32) std::int8_t steps[2 * SCALED_INPUTS];
+  for (std::size_t half = 0; half < SCALED_INPUTS; half += LANES) {
+    const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pair + half));
+    __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pair + SCALED_INPUTS + half));
+    second = _mm_shufflehi_epi16(_mm_shufflelo_epi16(second, 0xb1), 0xb1);  // 1 0 3 2
+    auto* const to = reinterpret_cast<__m128i*>(steps + 2 * half);
+    _mm_store_si128(to, _mm_unpacklo_epi16(first, second));
+    _mm_store_si128(to + 1, _mm_unpackhi_epi16(first, second));
+  }
+  for (std::size_t j = 0; j < 2 * SCALED_INPUTS; j += 4) std::memcpy(codes + j * rows, steps + j, 4);
+}
 #else
 constexpr std::size_t BYTES_BESIDE_EIGHT_BITS = 1;
-constexpr std::size_t SIX_BITS_CHUNK = 32;
 
 inline void put_words(const std::int8_t*, std::int8_t*, std::size_t) {}
+inline void put_pair(const std::int8_t*, std::int8_t*, std::size_t) {}
 #endif
 
 void put(const Groups& groups, const std::int8_t* sixteen, std::int8_t* codes, std::size_t rows) {
@@ -129,14 +142,19 @@ void put(const Groups& groups, const std::int8_t* sixteen, std::int8_t* codes, s
   }
 }
 
+// Two of 16 bits.
+std::int32_t two_starts(const Groups& groups, std::int32_t first, std::int32_t second) {
+  const auto low = static_cast<std::uint16_t>(-groups.zero * first), high = static_cast<std::uint16_t>(-groups.zero * second);
+  return static_cast<std::int32_t>(low | std::uint32_t{high} << 16);
+}
+
 // What corrects the products of stored codes with some activations. With integer scales AVX2 corrects 16-bit sums, of
 // which each lane meets two inputs of each four.
 std::int32_t start_of(const Groups& groups, const Rounding& rounding) {
 #if defined(RAMIFY_LANES_256)
   if (groups.integer_scales) {
     const auto [first, second] = rounding.lane_sums();
-    const auto low = static_cast<std::uint16_t>(-groups.zero * first), high = static_cast<std::uint16_t>(-groups.zero * second);
-    return static_cast<std::int32_t>(low | std::uint32_t{high} << 16);
+    return two_starts(groups, first, second);
   }
 #endif
   return -groups.zero * rounding.sum();
@@ -145,6 +163,27 @@ std::int32_t start_of(const Groups& groups, const Rounding& rounding) {
 struct Chunk {
   std::int32_t sum, start;
 };
+
+Chunk quantise_chunk(const Groups& groups, const float* x, float factor, std::int8_t* codes, std::size_t rows) {
+  Rounding rounding;
+  for (std::size_t i = 0; i < groups.chunk; i += LANES) {
+    std::int8_t sixteen[LANES];
+    rounding.round(x + i, factor, sixteen);
+    put(groups, sixteen, codes + i * rows * groups.code_bytes, rows);
+  }
+  return {rounding.sum(), start_of(groups, rounding)};
+}
+
+Chunk quantise_pair(const Groups& groups, const float* x, float factor, std::int8_t* codes, std::size_t rows) {
+  Rounding first, second;
+  std::int8_t pair[2 * SCALED_INPUTS];
+  for (std::size_t i = 0; i < SCALED_INPUTS; i += LANES) {
+    first.round(x + i, factor, pair + i);
+    second.round(x + SCALED_INPUTS + i, factor, pair + SCALED_INPUTS + i);
+  }
+  put_pair(pair, codes, rows);
+  return {first.sum() + second.sum(), two_starts(groups, first.sum(), second.sum())};
+}
 
 // One group of a row: its codes go to every tile.rows-th step.
 float quantise_group(const Groups& groups, const float* x, std::size_t size, std::int8_t* codes, std::size_t rows,
@@ -158,14 +197,9 @@ float quantise_group(const Groups& groups, const float* x, std::size_t size, std
     return largest < SMALLEST_MAGNITUDE ? 0.0f : std::numeric_limits<float>::quiet_NaN();
   }
   const float factor = LARGEST_CODE / largest;
+  const auto quantise = groups.pairs ? quantise_pair : quantise_chunk;
   for (std::size_t begin = 0; begin < size; begin += groups.chunk) {
-    Rounding rounding;
-    for (std::size_t i = begin; i < begin + groups.chunk; i += LANES) {
-      std::int8_t sixteen[LANES];
-      rounding.round(x + i, factor, sixteen);
-      put(groups, sixteen, codes + i * stride, rows);
-    }
-    *chunks++ = {rounding.sum(), start_of(groups, rounding)};
+    *chunks++ = quantise(groups, x + begin, factor, codes + begin * stride, rows);
   }
   return largest / LARGEST_CODE;
 }
@@ -174,7 +208,7 @@ float quantise_group(const Groups& groups, const float* x, std::size_t size, std
 
 Groups groups_of(const IntMatrix& weight) {
   const bool integer_scales = weight.factors != nullptr;
-  const std::size_t chunk = weight.bits == 6 ? SIX_BITS_CHUNK : std::min(weight.group, weight.activation_group);
+  const std::size_t chunk = integer_scales ? inputs_scaled_together(weight.bits) : std::min(weight.group, weight.activation_group);
   return {.columns = weight.padded_columns,
           .chunk = chunk,
           .chunks = weight.padded_columns / chunk,
@@ -185,8 +219,7 @@ Groups groups_of(const IntMatrix& weight) {
           .zero = weight.bits == 4 && weight.mins != nullptr ? 0 : 1 << (weight.bits - 1),
           .code_bytes = weight.bits == 8 ? BYTES_BESIDE_EIGHT_BITS : 1,
           .integer_scales = integer_scales,
-          .scales_together = weight.activation_group / weight.group,
-          .starts_of_scale = weight.group / chunk};
+          .pairs = integer_scales && chunk > SCALED_INPUTS};
 }
 
 std::size_t bytes_of_rows(const Groups& groups, std::size_t rows) {

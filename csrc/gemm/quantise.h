@@ -4,14 +4,26 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/simd.h"
 #include "gemm/gemm_int.h"
 
 namespace ramify::RAMIFY_ISA {
 
+constexpr std::size_t SCALED_INPUTS = 32;  // that share an integer scale
+
+// Inputs whose products a kernel sums before it multiplies by integer scales, of weights with so many bits.
+constexpr std::size_t inputs_scaled_together([[maybe_unused]] std::size_t bits) {
+#if defined(RAMIFY_LANES_256)
+  return bits == 4 ? 64 : 16;  // in lanes of 16 bits
+#else
+  return SCALED_INPUTS;
+#endif
+}
+
 // What follows from a matrix's sizes.
 struct Groups {
   std::size_t columns;            // inputs, padded
-  std::size_t chunk;              // inputs that share both scales, or a start beside integer scales
+  std::size_t chunk;              // inputs that share both scales, or are scaled together by integers
   std::size_t chunks;
   std::size_t groups;             // of the weight
   std::size_t activation_groups;
@@ -20,8 +32,7 @@ struct Groups {
   std::int32_t zero;              // what is subtracted from a stored code
   std::size_t code_bytes;         // of an activation's code
   bool integer_scales;
-  std::size_t scales_together;    // integer scales of an activation group
-  std::size_t starts_of_scale;    // chunks of an integer scale
+  bool pairs;                     // of 32 inputs, whose codes are side by side, each in 16-bit lanes of its own
 };
 
 Groups groups_of(const IntMatrix& weight);

@@ -38,6 +38,8 @@ Kind = Literal["w8a8", "w6a8", "w4a8", "w8a16", "w4a16", "bfloat16", "float32"]
 
 GROUP_SIZES = (16, 32, 64, 128)
 ACTIVATION_GROUPS = (32, 64, 128)
+FACTOR_GROUPS = (64, 128)
+"""Those of a weight with integer scales: whole pairs of 32 inputs."""
 _ZEROS = {4: 8, 6: 32}
 """What symmetric codes are stored from, by bits."""
 _LARGEST_SCALE, _LARGEST_6 = 127, 31
@@ -116,8 +118,8 @@ class PackedMatrix:
 
 
 def own_activation_group(columns: int) -> int:
-    """The inputs that share a scale of an activation where weights have integer scales: no more padding than of 32."""
-    return max(size for size in ACTIVATION_GROUPS if padded(columns, CHUNK) % size == 0)
+    """The inputs that share a scale of an activation where weights have integer scales: no more padding than of 64."""
+    return max(size for size in FACTOR_GROUPS if padded(columns, FACTOR_GROUPS[0]) % size == 0)
 
 
 def pack_int(
@@ -140,7 +142,7 @@ def pack_int(
         mins: [N, G] float16 or float32: a weight is `scale * code + min`. Without it a weight is `scale * code`, where
             4-bit codes count from 8.
         factors: [N, A] bfloat16, not negative; A = ceil(K / activation_group). A weight is `factor * scale * code`, in
-            groups of 32. Always with 6 bits, never with 8.
+            groups of 32. Always with 6 bits, never with 8; activation_group is then 64 or 128.
         bits: 8, 6 or 4.
         activations: "int8" quantises them a row and a group at a time, "float" leaves them.
         group_size: 16, 32, 64 or 128 inputs; found from the shapes if only one of them fits.
@@ -161,7 +163,8 @@ def pack_int(
     if codes.dtype == torch.int8:
         codes = (codes ^ -128 if bits == 8 else codes + _ZEROS[bits]).view(torch.uint8)
     filled = pad(codes, padded(codes.shape[0], PANEL), whole, 128 if bits == 8 else _ZEROS[bits])
-    tensors = {"codes": packed_codes(filled, bits), "scales": _pack_groups(scales, whole // group)}
+    pairs = bits == 4 and factors is not None
+    tensors = {"codes": packed_codes(filled, bits, pairs=pairs), "scales": _pack_groups(scales, whole // group)}
     if mins is not None:
         tensors["mins"] = _pack_groups(mins, whole // group)
     if factors is not None:
@@ -187,7 +190,8 @@ def pack_float(weight: torch.Tensor) -> PackedMatrix:
 
 def integer_codes(weight: PackedMatrix) -> torch.Tensor:
     """Codes as the integers that scales multiply: [N padded, K padded] int8."""
-    codes = unpacked_codes(weight.tensors["codes"], weight.bits).view(torch.int8)
+    pairs = weight.bits == 4 and "factors" in weight.tensors
+    codes = unpacked_codes(weight.tensors["codes"], weight.bits, pairs=pairs).view(torch.int8)
     return codes ^ -128 if weight.bits == 8 else codes - weight.zero
 
 
@@ -253,6 +257,8 @@ def _check_factors(
     if mins is not None or activations != "int8" or bits not in _ZEROS:
         raise ConfigError("factors go with 4 or 6 bits, activations='int8', and no mins: leave factors out")
     _check_codes(codes, bits, (torch.int8,) if bits == 6 else (torch.uint8,), activation_group)
+    if activation_group not in FACTOR_GROUPS:
+        raise ConfigError(f"activation_group={activation_group} does not work with factors: use one of {FACTOR_GROUPS}")
     if group not in (None, CHUNK):
         raise ConfigError(f"group_size={group} does not work with factors: repeat the scales, one for {CHUNK} inputs")
     given = (("scales", scales, torch.int8, CHUNK), ("factors", factors, torch.bfloat16, activation_group))

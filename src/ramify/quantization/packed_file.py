@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 
 from ramify.errors import CheckpointError
 from ramify.kernels.blocks import BLOCK, CHUNK, PANEL, STEP
-from ramify.kernels.packed import ACTIVATION_GROUPS, GROUP_SIZES, Kind, PackedMatrix
+from ramify.kernels.packed import ACTIVATION_GROUPS, FACTOR_GROUPS, GROUP_SIZES, Kind, PackedMatrix
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Of the buffers (`kernels.packed`) and of the header; goes up whenever either changes."""
 
 PACKED_FILE = "ramify.safetensors"
@@ -30,6 +30,7 @@ _DTYPES = {
     torch.int8: "I8", torch.uint8: "U8", torch.int32: "I32", torch.int64: "I64",
     torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32",
 }  # fmt: skip
+_FACTORED = [(CHUNK, group) for group in FACTOR_GROUPS]
 _ABOUT = "ramify"
 _REMEDY = "make it again with `ramify quantize`"
 
@@ -164,7 +165,7 @@ def _buffers(matrix: PackedMatrix) -> dict[str, tuple[tuple[int, ...], tuple[tor
     codes = ((blocks, inputs // CHUNK * matrix.bits, BLOCK, STEP), (torch.uint8,))
     groups_of = (blocks, inputs // matrix.group_size, BLOCK)
     if "factors" in matrix.tensors or matrix.kind == "w6a8":
-        if matrix.kind not in ("w6a8", "w4a8") or matrix.group_size != CHUNK:
+        if matrix.kind not in ("w6a8", "w4a8") or (matrix.group_size, matrix.activation_group) not in _FACTORED:
             return {}
         factors = ((blocks, inputs // matrix.activation_group, BLOCK), (torch.bfloat16,))
         return {"codes": codes, "scales": (groups_of, (torch.int8,)), "factors": factors}
