@@ -36,7 +36,7 @@ inline auto each_half(Operation operation, Wide... wide) {
 using Floats = std::array<float, 16>;
 using Integers = std::array<std::int32_t, 16>;
 using Bytes = std::array<std::uint8_t, 64>;
-using Bfloat16s = std::array<std::uint16_t, 32>;
+using Words = std::array<std::uint16_t, 32>;
 
 // lane(i) for sixteen lanes.
 template <class Result, class Lane>
@@ -46,11 +46,11 @@ inline Result each(Lane lane) {
   return out;
 }
 
-inline bool has(__mmask16 mask, std::size_t lane) { return (mask >> lane & 1) != 0; }
+inline bool has(__mmask32 mask, std::size_t lane) { return (mask >> lane & 1) != 0; }
 
 // The lanes of `yes` that the mask names, the others of `no`.
 template <class Lanes, class Register>
-inline Register blend(__mmask16 mask, Register no, Register yes) {
+inline Register blend(__mmask32 mask, Register no, Register yes) {
   const auto x = std::bit_cast<Lanes>(no), y = std::bit_cast<Lanes>(yes);
   return std::bit_cast<Register>(each<Lanes>([&](std::size_t i) { return has(mask, i) ? y[i] : x[i]; }));
 }
@@ -142,6 +142,14 @@ inline __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int predicate) {
 inline __m512 _mm512_mask_blend_ps(__mmask16 mask, __m512 no, __m512 yes) {
   return emulated::blend<emulated::Floats>(mask, no, yes);
 }
+inline __m512i _mm512_mask_blend_epi16(__mmask32 mask, __m512i no, __m512i yes) {
+  return emulated::blend<emulated::Words>(mask, no, yes);
+}
+inline __m512i _mm512_rol_epi32(__m512i a, int count) {
+  const auto lanes = std::bit_cast<emulated::Integers>(a);
+  const auto rotated = [&](std::size_t i) { return static_cast<std::int32_t>(std::rotl(static_cast<std::uint32_t>(lanes[i]), count)); };
+  return std::bit_cast<__m512i>(emulated::each<emulated::Integers>(rotated));
+}
 inline __m512i _mm512_mask_mov_epi32(__m512i no, __mmask16 mask, __m512i yes) {
   return emulated::blend<emulated::Integers>(mask, no, yes);
 }
@@ -227,7 +235,7 @@ inline __m512i _mm512_dpbusd_epi32(__m512i sum, __m512i a, __m512i b) {
 // The odd elements' products join the sum first; each product and sum is rounded once, and subnormal numbers are zero.
 inline __m512 _mm512_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
   const auto sums = std::bit_cast<emulated::Floats>(sum);
-  const auto x = std::bit_cast<emulated::Bfloat16s>(a), y = std::bit_cast<emulated::Bfloat16s>(b);
+  const auto x = std::bit_cast<emulated::Words>(a), y = std::bit_cast<emulated::Words>(b);
   return std::bit_cast<__m512>(emulated::each<emulated::Floats>([&](std::size_t i) {
     const float odd = std::fma(emulated::widened(x[2 * i + 1]), emulated::widened(y[2 * i + 1]), emulated::flushed(sums[i]));
     const float both = std::fma(emulated::widened(x[2 * i]), emulated::widened(y[2 * i]), emulated::flushed(odd));

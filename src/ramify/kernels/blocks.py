@@ -56,7 +56,7 @@ def packed_codes(codes: torch.Tensor, bits: int, *, pairs: bool = False) -> torc
     Args:
         codes: [N, K] uint8 below `2 ** bits`; N a multiple of 16, K of 32.
         bits: 4, 6 or 8.
-        pairs: whether two times 32 inputs are side by side, as 4 bits with integer scales are; K is then a multiple of 64.
+        pairs: whether two times 32 inputs are side by side, as 4 bits with integer scales are; K is a multiple of 64.
 
     Returns:
         [blocks, K / 32 * bits, 16, 4] uint8.
