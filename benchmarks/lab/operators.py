@@ -119,9 +119,8 @@ def _packed(form: str, shape: tuple[int, int]) -> Any:
     if form == "bfloat16":
         return pack_float(torch.randn(rows, columns, dtype=torch.bfloat16))
     if form == "w8a8":
-        group = next(size for size in (128, 64, 32, 16) if columns % size == 0)
         codes = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
-        return pack_int(codes, torch.rand(rows, columns // group).half(), bits=8, group_size=group)
+        return pack_int(codes, torch.rand(rows, -(-columns // 32)).half(), bits=8, group_size=32)
     bits, together = int(form[1]), own_activation_group(columns)
     codes = torch.randint(0, 16, (rows, columns), dtype=torch.uint8)
     if bits == 6:
