@@ -113,7 +113,6 @@ void linear_of_some(const IntMatrix& weight, const Groups& groups, const float* 
       const std::size_t next_block = unpacks ? groups.columns * LANES : block_bytes;
       for (std::size_t t = 0; t < tiling.tiles; ++t) {
         const QuantisedTile rows = tile_of(groups, tiling, t, memory);
-        std::fill_n(tile_memory.floats, rows.rows * TILE_COLUMNS, 0.0f);
         compute[rows.rows - 1]({weight, groups, rows, block, codes, next_block}, tile_memory);
         write(tile_memory.floats, rows.rows, output, tiling.first(t), block * LANES);
       }

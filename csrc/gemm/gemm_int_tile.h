@@ -165,8 +165,8 @@ RAMIFY_INLINE inline void add_to_totals(std::int32_t* totals, bool first, const 
   });
 }
 
-// floats += totals and the scaled sums of the last part, scaled.
-template <std::size_t BITS, std::size_t R>
+// floats += totals and the scaled sums of the last part, scaled. FIRST: floats are not read, but taken for zeros.
+template <std::size_t BITS, std::size_t R, bool FIRST>
 RAMIFY_INLINE inline void add_last_part(TileMemory& memory, const Tile& tile, std::size_t group, const Sums<R>& sums,
                                         const Scales (&scales)[TILE_BLOCKS]) {
   const float* const row_scales = tile.rows.scales + group * R;
@@ -175,13 +175,15 @@ RAMIFY_INLINE inline void add_last_part(TileMemory& memory, const Tile& tile, st
     const F32x16 factors = F32x16::load_bf16(tile.weight.factors + place);
     unrolled<R>([&](auto r) RAMIFY_INLINE {
       const I32x16 total = scaled<BITS>(I32x16::load(at(memory.totals, r, b)), sums[r][b], scales[b]);
-      add_product(memory.floats, r, b, total.to_float() * F32x16::broadcast(row_scales[r]), factors);
+      float* const to = at(memory.floats, r, b);
+      const F32x16 before = FIRST ? F32x16::zero() : F32x16::load(to);
+      fma(total.to_float() * F32x16::broadcast(row_scales[r]), factors, before).store(to);
     });
   });
 }
 
-// floats += an activation group of a weight with integer scales, whose parts are summed as integers. 8 bits are 6 that
-// were unpacked.
+// floats = (of the first) or += an activation group of a weight with integer scales, whose parts are summed as integers.
+// 8 bits are 6 that were unpacked.
 template <std::size_t BITS, std::size_t R>
 RAMIFY_INLINE inline void add_scaled_group(TileMemory& memory, const Tile& tile, std::size_t group) {
   const std::size_t parts = tile.groups.chunks_together, groups = tile.groups.groups;
@@ -200,16 +202,19 @@ RAMIFY_INLINE inline void add_scaled_group(TileMemory& memory, const Tile& tile,
     });
     if (i + 1 < parts) {
       add_to_totals<BITS, R>(forgotten(memory.totals), i == 0, sums, scales);
+    } else if (group == 0) {
+      add_last_part<BITS, R, true>(memory, tile, group, sums, scales);
     } else {
-      add_last_part<BITS, R>(memory, tile, group, sums, scales);
+      add_last_part<BITS, R, false>(memory, tile, group, sums, scales);
     }
   }
 }
 
-// Adds to memory.floats.
+// To memory.floats.
 template <std::size_t BITS, std::size_t R, Grouping GROUPING, std::size_t CHUNK>
 void compute_tile(const Tile& tile, TileMemory& memory) {
   const std::size_t groups = GROUPING == Grouping::INTEGER_SCALES ? tile.groups.activation_groups : tile.groups.chunks / tile.groups.chunks_together;
+  if constexpr (GROUPING != Grouping::INTEGER_SCALES) std::fill_n(memory.floats, R * TILE_COLUMNS, 0.0f);
   for (std::size_t group = 0; group < groups; ++group) {
     if constexpr (GROUPING == Grouping::INTEGER_SCALES) {
       add_scaled_group<BITS, R>(memory, tile, group);
