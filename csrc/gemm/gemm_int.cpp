@@ -82,8 +82,9 @@ const std::uint8_t* unpacked(const std::uint8_t* codes, std::size_t inputs) {
   thread_local Scratch memory;
   auto* const bytes = static_cast<std::uint8_t*>(memory.get(inputs * LANES));
   for (std::size_t i = 0; i < inputs; i += AT_ONCE) {
-    prefetch_weights(codes + i * LANES * 6 / 8);
-    unpack_six_bits(codes + i * LANES * 6 / 8, bytes + i * LANES);
+    const std::uint8_t* const from = codes + i * LANES * 6 / 8;
+    for (std::size_t step = 0; step < 3; ++step) prefetch_weights(from + step * STEP_BYTES);
+    unpack_six_bits(from, bytes + i * LANES);
   }
   return bytes;
 }
