@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ramify.errors import CheckpointError
+from ramify.kernels.packed import PackedMatrix
 from ramify.quantization.formats import W4A8, W4A16, W6A8, W8A8, BFloat16
 from ramify.quantization.packed_file import PackedModel, read_packed, write_packed
 
@@ -119,6 +120,19 @@ def test_a_header_that_does_not_fit_is_told(
     edited(path, edit)
     with pytest.raises(CheckpointError, match=r"x\.safetensors.*ramify quantize"):
         read_packed(path)
+
+
+def test_half_of_a_pair_of_32_inputs_is_told(tmp_path: Path) -> None:
+    """Kernels read 4-bit codes with integer scales 64 inputs at a time."""
+    buffers = {
+        "codes": torch.zeros(2, 4, 16, 4, dtype=torch.uint8),
+        "scales": torch.zeros(2, 1, 16, dtype=torch.int8),
+        "factors": torch.zeros(2, 1, 16, dtype=torch.bfloat16),
+    }
+    half = PackedMatrix(32, 32, "w4a8", 32, 32, buffers)
+    write_packed(tmp_path / "x.safetensors", PackedModel("w4a8", {"half": half}))
+    with pytest.raises(CheckpointError, match=r"the buffers of half.*ramify quantize"):
+        read_packed(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, 5000])
