@@ -53,3 +53,16 @@ async def test_a_slow_reader_is_given_the_last_tokens() -> None:
     assert finished
     assert seen[-1] == 5
     await llm.close()
+
+
+async def test_a_token_that_was_on_its_way_does_not_take_an_abort_back() -> None:
+    llm = AsyncLLM("nano")
+    seen: list[tuple[bool, str | None]] = []
+    async for output in llm.generate(PROMPT, SamplingParams(max_tokens=400, ignore_eos=True), "early"):
+        if not seen:
+            stream = llm._running["early"]
+            await llm.abort("early")
+            stream.push(SequenceOutput(stream.request.sequence_ids[0], [5]))
+        seen.append((output.finished, output.outputs[0].finish_reason))
+    assert seen[-1] == (True, "abort")
+    await llm.close()

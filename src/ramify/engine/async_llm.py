@@ -178,6 +178,8 @@ class _Stream:
         if self._early is not None:
             self._early.append(output)
             return
+        if self.request.output.finished:
+            return  # it was aborted while this was on its way, and an end is not taken back
         if self.request.push(output):
             self._engine.finish(output.sequence_id)
         if self.request.output.finished or self.request.error is not None:
