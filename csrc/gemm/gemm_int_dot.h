@@ -7,7 +7,7 @@
 
 namespace ramify::RAMIFY_ISA {
 
-// Where a chunk's codes are, of weights and of activations.
+// Where a chunk's codes are, of weights (beside integer scales: where those of all chunks begin) and of activations.
 struct ChunkCodes {
   const std::uint8_t* weights;  // of the first block of columns
   std::size_t block_bytes;      // from there to the next block
